@@ -1,3 +1,4 @@
+import { lowestId } from '../kit/cursor.ts'
 import { lockKeys } from '../platform/lock-keys.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
 import type { VerifyingKey } from '../platform/tokens.ts'
@@ -10,6 +11,9 @@ export type AuditKeyRow = {
 }
 export type HeadRow = { readonly month: string; readonly token: string }
 export type CheckpointRow = HeadRow & { readonly sequence: number }
+
+/** The last linked event. An event of a transaction that was over when it was linked comes after none that is not linked. */
+export type Cursor = { readonly xid: string; readonly id: string }
 
 /** The columns of an event as the chain reads them. `e` is audit_events. */
 export const chainedColumns = (sql: Sql | TransactionSql) => sql`
@@ -26,7 +30,8 @@ export const createChainStore = (sql: Sql) => ({
   hasUnlinked: async (): Promise<boolean> => {
     const [row] = await sql<{ found: boolean }[]>`
       select exists (select from audit_events e
-                      where e.xid >= coalesce((select c.xid from audit_cursor c), '0'::xid8)) as found`
+                      where (e.xid, e.id) > (coalesce((select c.xid from audit_cursor c), '0'::xid8),
+                                             coalesce((select c.id from audit_cursor c), ${lowestId}::uuid))) as found`
     return row?.found === true
   },
 
@@ -46,28 +51,39 @@ export type ChainStore = ReturnType<typeof createChainStore>
  */
 export const readCursor = async (
   tx: TransactionSql,
-): Promise<{ readonly from: string; readonly until: string; readonly isMoved: boolean; readonly now: string }> => {
-  const [row] = await tx<{ from: string | null; until: string; moved: boolean | null; now: string }[]>`
-    select c.xid::text as "from", pg_snapshot_xmin(pg_current_snapshot())::text as until, c.server <> ${server(tx)} as moved,
+): Promise<{ readonly from: Cursor; readonly until: string; readonly isMoved: boolean; readonly now: string }> => {
+  const [row] = await tx<
+    { xid: string | null; id: string | null; until: string; moved: boolean | null; now: string }[]
+  >`
+    select c.xid::text as xid, c.id, pg_snapshot_xmin(pg_current_snapshot())::text as until, c.server <> ${server(tx)} as moved,
            to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') as now
       from (select) one left join audit_cursor c on true`
   if (row === undefined) throw new Error('Postgres returned no cursor')
-  return { from: row.from ?? '0', until: row.until, isMoved: row.moved === true, now: row.now }
+  const from = { xid: row.xid ?? '0', id: row.id ?? lowestId }
+  return { from, until: row.until, isMoved: row.moved === true, now: row.now }
 }
 
-/** Rows that are not linked, in the order of their transactions. `until` undefined: all that are visible. */
-export const listUnlinked = (
+/**
+ * Rows after a cursor, in the order of their transactions; `isLinked` for those that have a link already, as a restored copy may
+ * have. `until` undefined: all that are visible. Reads `limit` entries of an index, and one of the links for each.
+ */
+export const listAfter = (
   tx: TransactionSql,
-  { from, until }: { readonly from: string; readonly until: string | undefined },
+  { from, until }: { readonly from: Cursor; readonly until: string | undefined },
   limit: number,
-): Promise<EventRow[]> =>
-  tx<EventRow[]>`
-    select ${chainedColumns(tx)} from audit_events e
-     where e.xid >= ${from}::xid8 ${until === undefined ? tx`` : tx`and e.xid < ${until}::xid8`}
-       and not exists (
-         select from audit_links l
-          where l.at = date_trunc('month', e.at at time zone 'UTC') at time zone 'UTC' and l.event_id = e.id and l.event_at = e.at)
-     order by e.xid, e.id limit ${limit}`
+): Promise<(EventRow & { readonly isLinked: boolean })[]> =>
+  tx<(EventRow & { isLinked: boolean })[]>`
+    select ${chainedColumns(tx)}, l.found is not null as "isLinked"
+      from (select id, at, xid, action, actor_kind, actor_id, service_key_id, session_id, target_type, target_id, user_id, team_id,
+                   request_id, before, after, count, details_hash, mac
+              from audit_events
+             where (xid, id) > (${from.xid}::xid8, ${from.id}::uuid) ${until === undefined ? tx`` : tx`and xid < ${until}::xid8`}
+             order by xid, id limit ${limit}) e
+      left join lateral (
+        select true as found from audit_links
+         where at = date_trunc('month', e.at at time zone 'UTC') at time zone 'UTC' and event_id = e.id and event_at = e.at
+         limit 1) l on true
+     order by e.xid, e.id`
 
 export const listHeads = (tx: TransactionSql | Sql): Promise<HeadRow[]> =>
   tx<HeadRow[]>`
@@ -111,8 +127,8 @@ export const addCheckpoint = async (tx: TransactionSql, { month, sequence, token
     insert into audit_checkpoints (month, sequence, token) values (${month}, ${sequence}, ${token}) on conflict do nothing`
 }
 
-export const setCursor = async (tx: TransactionSql, xid: string): Promise<void> => {
+export const setCursor = async (tx: TransactionSql, { xid, id }: Cursor): Promise<void> => {
   await tx`
-    insert into audit_cursor (xid, server) values (${xid}::xid8, ${server(tx)})
-        on conflict (singleton) do update set xid = excluded.xid, server = excluded.server`
+    insert into audit_cursor (xid, id, server) values (${xid}::xid8, ${id}::uuid, ${server(tx)})
+        on conflict (singleton) do update set xid = excluded.xid, id = excluded.id, server = excluded.server`
 }

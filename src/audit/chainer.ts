@@ -1,4 +1,5 @@
 import type { Clock } from '../kit/clock.ts'
+import { lowestId } from '../kit/cursor.ts'
 import type { Log } from '../platform/log.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
 import {
@@ -16,10 +17,11 @@ import {
   addKey,
   addLinks,
   type ChainStore,
+  type Cursor,
   findLastLink,
+  listAfter,
   listAuditKeys,
   listHeads,
-  listUnlinked,
   readCursor,
   setCursor,
   setHead,
@@ -32,6 +34,7 @@ export const chainMs = 300
 /** How often an instance that has recorded nothing looks for events of instances that are gone. */
 const lookMs = 5_000
 const maxRows = 2_000
+const start: Cursor = { xid: '0', id: lowestId }
 /** A link in this many is signed as well. */
 const checkpointEvery = 4_096
 /** How often the newest head is written to the log. */
@@ -142,6 +145,8 @@ export const createChainer = ({
   let logHeadAtMs = Number.NEGATIVE_INFINITY
   let warnAtMs = Number.NEGATIVE_INFINITY
   let linkedUpTo = 0
+  /** How far a database on another server than before was looked through. */
+  let movedTo: Cursor | undefined
   let lookedAtMs = Number.NEGATIVE_INFINITY
   let running: Promise<void> | undefined
 
@@ -149,8 +154,9 @@ export const createChainer = ({
 
   const linkIn = async (tx: TransactionSql) => {
     const { from, until, isMoved, now } = await readCursor(tx)
-    const place = isMoved ? { from: '0', until: undefined } : { from, until }
-    const rows = await listUnlinked(tx, place, maxRows)
+    const place = { from: isMoved ? (movedTo ?? start) : from, until: isMoved ? undefined : until }
+    const read = await listAfter(tx, place, maxRows)
+    const rows = read.filter(({ isLinked }) => !isLinked)
     const restarted: string[] = []
     const signed: SignedHead[] = []
     if (rows.length > 0) {
@@ -166,10 +172,15 @@ export const createChainer = ({
         if (start.restarted) restarted.push(month)
       }
     }
-    const isFull = rows.length === maxRows
-    // A moved database is looked through from its first row until none is left.
-    const next = isFull ? (isMoved ? undefined : rows.at(-1)?.xid) : until
-    if (next !== undefined && (rows.length > 0 || isMoved || from === '0')) await setCursor(tx, next)
+    const last = read.at(-1)
+    const isFull = read.length === maxRows && last !== undefined
+    const next = isFull ? { xid: last.xid, id: last.id } : { xid: until, id: lowestId }
+    // A moved database is looked through from its first row to its last before its cursor counts.
+    if (isMoved && isFull) movedTo = next
+    else if (read.length > 0 || isMoved || from.xid === '0') {
+      movedTo = undefined
+      await setCursor(tx, next)
+    }
     return { rows: rows.length, isFull, restarted, signed }
   }
 

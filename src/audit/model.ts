@@ -38,7 +38,7 @@ export const auditQuery = closed({
   ...pageQuery,
   action: t.Optional(action),
   actor_id: t.Optional(id('The account that acted')),
-  target_id: t.Optional(t.String({ minLength: 1, maxLength: 100 })),
+  target_id: t.Optional(id('Target')),
   user_id: t.Optional(id('The account that the event concerns')),
   team_id: t.Optional(id('The team that the event concerns')),
   from: t.Optional(timestamp()),
@@ -53,8 +53,8 @@ export const verifyQuery = closed({
   cursor: t.Optional(t.String({ minLength: 1, maxLength: 100, description: '`next_cursor` of the part before' })),
   head: t.Optional(
     t.String({
-      minLength: 1,
       maxLength: 4_096,
+      pattern: '^[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]+$',
       description: 'A signed head that you kept: finds a log that was cut at its end',
     }),
   ),

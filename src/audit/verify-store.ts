@@ -1,3 +1,4 @@
+import { lowestId } from '../kit/cursor.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
 import type { EventRow } from './chain.ts'
 import { type CheckpointRow, chainedColumns, type HeadRow, listAuditKeys } from './chain-store.ts'
@@ -72,8 +73,12 @@ export const createVerifyStore = (tx: TransactionSql) => ({
              ${chainedColumns(tx)}
         from (select at, sequence, event_id, event_at, row_hash, hash from audit_links
                where at = ${month} and sequence > ${after} order by sequence limit ${limit}) l
-        left join audit_events e on e.id = l.event_id and e.at = l.event_at
-        left join audit_details d on d.event_id = l.event_id and d.at = l.event_at
+        left join lateral (
+          select id, at, xid, action, actor_kind, actor_id, service_key_id, session_id, target_type, target_id, user_id, team_id,
+                 request_id, before, after, count, details_hash, mac
+            from audit_events where id = l.event_id and at = l.event_at limit 1) e on true
+        left join lateral (
+          select event_id, salt, details from audit_details where event_id = l.event_id and at = l.event_at limit 1) d on true
        order by l.sequence`
     return rows.map((row) => {
       const { sequence, event_id, event_at, row_hash, hash, salt, details, closed, ...event } = row
@@ -93,7 +98,8 @@ export const createVerifyStore = (tx: TransactionSql) => ({
   findStrays: async (month: string): Promise<{ readonly strays: StrayRow[]; readonly pending: number }> => {
     const rows = await tx<(StrayRow & { pending: boolean })[]>`
       select e.id, ${time(tx, 'e.at')} as at, e.action,
-             e.xid >= coalesce((select xid from audit_cursor), '0'::xid8) and e.xid < pg_snapshot_xmax(pg_current_snapshot()) as pending
+             (e.xid, e.id) > (coalesce((select xid from audit_cursor), '0'::xid8),
+                              coalesce((select id from audit_cursor), ${lowestId}::uuid)) and e.xid < pg_snapshot_xmax(pg_current_snapshot()) as pending
         from audit_events e
        where e.at >= ${month}::timestamptz and e.at < (${month}::timestamptz at time zone 'UTC' + interval '1 month') at time zone 'UTC'
          and not exists (

@@ -15,7 +15,7 @@ beforeAll(async () => {
   sql = database.sql
   log = await createAuditLog(sql)
   await log.write(rows)
-}, 120_000)
+}, 600_000)
 afterAll(() => database.drop())
 
 test('the audit log is intact where nothing was changed, and every event is linked', async () => {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe } from 'bun:test'
 import { accounts } from './black-box/accounts.ts'
+import { auditing } from './black-box/auditing.ts'
 import { authorization } from './black-box/authorization.ts'
 import { authzen } from './black-box/authzen.ts'
 import { badInput } from './black-box/bad-input.ts'
@@ -35,7 +36,8 @@ import { uploads } from './black-box/uploads.ts'
 import { users } from './black-box/users.ts'
 import { webhooks } from './black-box/webhooks.ts'
 
-// `documentation` is last: it compares the responses that the others received with the OpenAPI document.
+// `documentation` is last: it compares the responses that the others received with the OpenAPI document. `auditing` compares their
+// changes with the audit log.
 const groups: readonly Group[] = [
   plain,
   headers,
@@ -70,6 +72,7 @@ const groups: readonly Group[] = [
   hiding,
   protocol,
   badInput,
+  auditing,
   documentation,
 ]
 

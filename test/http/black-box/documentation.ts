@@ -117,6 +117,7 @@ const ownTypes: Readonly<Record<string, string>> = {
   content: 'image/webp',
   stream: 'text/event-stream',
   export: 'application/zip',
+  '/api/v1/security/audit/export': 'application/x-ndjson',
 }
 
 /** The input is checked before the caller, so every route with a body can answer these. */
@@ -248,7 +249,8 @@ export const documentation: Group = (world) =>
           expect(description.length).toBeGreaterThan(0)
           const types = Object.keys(content ?? {})
           const isEmpty = ['204', '303', '304'].includes(status)
-          const success = ownTypes[route.template.split('/').at(-1) ?? ''] ?? 'application/json'
+          const success =
+            ownTypes[route.template] ?? ownTypes[route.template.split('/').at(-1) ?? ''] ?? 'application/json'
           const expected = Number(status) >= 400 ? 'application/problem+json' : isEmpty ? undefined : success
           const name = `${nameOf(route)} ${status}`
           if (expected === undefined) expect([name, types]).toEqual([name, []])

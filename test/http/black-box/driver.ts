@@ -59,6 +59,8 @@ export type Subject = {
   countRows?: () => Promise<Record<string, number>>
   /** A provider to sign in with as `acme`, from which browsers return to `returnTo`, if the server has one. */
   identityProvider?: TestIdentityProvider
+  /** The actions in the audit log by the id of their request, if the database is reachable. */
+  auditedActions?: () => Promise<ReadonlyMap<string, readonly string[]>>
   /** Makes a user an operator of the platform, if the database is reachable. The server learns of it a moment later. */
   makeAdmin?: (userId: string) => Promise<void>
 }
@@ -102,6 +104,14 @@ const outside: Readonly<Record<number, string>> = { 404: 'route.not_found', 405:
 
 type Seen = { statuses: Set<number>; codes: Set<string> }
 
+/** A request by the name of its route, with the id that its answer has. */
+export type Sent = {
+  readonly name: string
+  readonly status: number
+  readonly requestId: string
+  readonly replayed: boolean
+}
+
 /** All answers of the suite, each compared with the document on arrival. */
 export type Ledger = {
   /** By the name of the route. */
@@ -115,6 +125,8 @@ export type Ledger = {
   readonly unlocated: string[]
   /** Answers of the front door that differ from those of the general way. */
   readonly differing: string[]
+  /** Requests of routes that may change something. */
+  readonly changes: Sent[]
   note(method: string, target: string, answer: PlainAnswer): void
 }
 
@@ -126,6 +138,7 @@ export const createLedger = (document: Document): Ledger => {
   const bare: string[] = []
   const differing: string[] = []
   const unlocated: string[] = []
+  const changes: Sent[] = []
 
   /** Whether a document has the path for any method. */
   const hasPath = (path: string) =>
@@ -159,7 +172,18 @@ export const createLedger = (document: Document): Ledger => {
     bare,
     differing,
     unlocated,
+    changes,
     note: (method, target, answer) => {
+      const changed = ['GET', 'HEAD', 'OPTIONS'].includes(method)
+        ? undefined
+        : findRoute(method, target.split('?')[0] ?? '')
+      if (changed !== undefined)
+        changes.push({
+          name: nameOf(changed),
+          status: answer.status,
+          requestId: answer.headers.get('x-request-id') ?? '',
+          replayed: answer.headers.get('idempotent-replayed') === 'true',
+        })
       const location = answer.headers.get('location')
       const isLocated = location !== null && hasPath(location.split('?', 1)[0] ?? '')
       // A grant of credits is an entry of the ledger of another person.

@@ -11,13 +11,18 @@ const createBackDoor = (connection: TestConnection) => {
     count: async (): Promise<Record<string, number>> => {
       const tables = await sql<{ name: string }[]>`
         select tablename as name from pg_tables where schemaname = 'public'
-           and tablename not in ('access_events', 'generation_jobs', 'media', 'media_claims', 'media_objects',
+           and tablename not like 'audit%' and tablename not in ('access_events', 'generation_jobs', 'media', 'media_claims', 'media_objects',
                                  'media_orphans', 'outbound_tasks', 'one_time_tokens', 'mail_counts', 'account_usage', 'credit_ledger', 'view_refreshes', 'access_heat') order by 1`
       const counts = tables.map(async ({ name }) => {
         const [row] = await sql<{ rows: number }[]>`select count(*)::int as rows from ${sql(name)}`
         return [name, row?.rows ?? 0] as const
       })
       return Object.fromEntries(await Promise.all(counts))
+    },
+    auditedActions: async (): Promise<ReadonlyMap<string, readonly string[]>> => {
+      const rows = await sql<{ request_id: string; actions: string[] }[]>`
+        select request_id, array_agg(action) as actions from audit_events group by request_id`
+      return new Map(rows.map(({ request_id, actions }) => [request_id, actions]))
     },
     makeAdmin: async (userId: string): Promise<void> => {
       await sql`update users set role = 'admin' where id = ${userId}`
@@ -39,6 +44,7 @@ const givenSubject = (baseUrl: string) => {
     ...(backDoor && {
       sharedOrigin,
       countRows: backDoor.count,
+      auditedActions: backDoor.auditedActions,
       makeAdmin: backDoor.makeAdmin,
       stop: backDoor.end,
     }),
@@ -60,6 +66,7 @@ export const blackBoxOn = (runtime: Runtime): void => {
       runtime,
       sharedOrigin,
       countRows: backDoor.count,
+      auditedActions: backDoor.auditedActions,
       makeAdmin: backDoor.makeAdmin,
       output: server.output,
       stop: async () => {
