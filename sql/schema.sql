@@ -2109,10 +2109,11 @@ create table audit_cursor (
   singleton boolean default true not null,
   xid xid8 not null,
   server text not null,
+  id uuid default '00000000-0000-0000-0000-000000000000'::uuid not null,
   constraint audit_cursor_pkey PRIMARY KEY (singleton),
   constraint audit_cursor__singleton CHECK (singleton)
 );
-comment on table audit_cursor is 'Every event of a transaction before this one is linked. One row.';
+comment on table audit_cursor is 'Every event up to this one, in the order of transaction and id, is linked. One row.';
 comment on column audit_cursor.server is 'The server and database that the transaction ids are of: a restored copy counts anew.';
 
 create table audit_decisions (
@@ -2164,7 +2165,7 @@ CREATE INDEX audit_events__actor ON ONLY public.audit_events USING btree (actor_
 CREATE INDEX audit_events__target ON ONLY public.audit_events USING btree (target_id, id) WHERE (target_id IS NOT NULL);
 CREATE INDEX audit_events__team ON ONLY public.audit_events USING btree (team_id, id) WHERE (team_id IS NOT NULL);
 CREATE INDEX audit_events__user ON ONLY public.audit_events USING btree (user_id, id) WHERE (user_id IS NOT NULL);
-CREATE INDEX audit_events__xid ON ONLY public.audit_events USING btree (xid);
+CREATE INDEX audit_events__xid ON ONLY public.audit_events USING btree (xid, id);
 comment on table audit_events is 'The audit log: who did what to which resource. Rows are only added. They name people by id alone.';
 comment on column audit_events.at is 'When the row was inserted, by the clock of Postgres. Decides the partition and the chain: both are by month in UTC.';
 comment on column audit_events.xid is 'The transaction that inserted the row. Rows of transactions that are all over are linked in this order.';
