@@ -83,6 +83,16 @@ const toDecisionEvent = (
   )
 }
 
+/** Says how much was dropped. */
+const toLoss = (source: AuditSource, dropped: number): PreparedEvent =>
+  prepareEvent({
+    action: 'audit.decisions_dropped',
+    actor: 'system',
+    target: { type: 'audit', id: null },
+    after: { dropped },
+    context: taskContext(source, 'audit'),
+  })
+
 /** Chooses about `perSecond` of what it is asked about, at random. */
 const createSampler = (clock: Clock, perSecond: number, random: () => number) => {
   // One in `gap`, on average, is chosen. The gap follows the rate.
@@ -184,38 +194,27 @@ export const createAuditSink = ({
     }
   }
 
+  const raiseAlarm = () => {
+    if (clock.monotonic() - alarmAtMs < alarmMs) return
+    alarmAtMs = clock.monotonic()
+    log.error(
+      { event: 'audit.decisions_dropped', dropped },
+      'audit events were not recorded, because more came than Postgres could take',
+    )
+  }
+
   const writeAll = async () => {
     sampler.adapt()
-    if (droppedSince > 0) {
-      const count = droppedSince
+    while (events.length > 0 || denied.size > 0 || droppedSince > 0) {
+      const lost = droppedSince
       droppedSince = 0
-      events.unshift(
-        prepareEvent(
-          {
-            action: 'audit.decisions_dropped',
-            actor: 'system',
-            target: { type: 'audit', id: null },
-            after: { dropped: count },
-            context: taskContext(source, 'audit'),
-          },
-          1,
-        ),
-      )
-      if (clock.monotonic() - alarmAtMs >= alarmMs) {
-        alarmAtMs = clock.monotonic()
-        log.error(
-          { event: 'audit.decisions_dropped', dropped },
-          'audit events were not recorded, because more came than Postgres could take',
-        )
-      }
-    }
-    while (events.length > 0 || denied.size > 0) {
+      if (lost > 0) raiseAlarm()
       const batch = events.splice(0, maxBatch)
       const counted = new Map([...denied].slice(0, maxBatch))
       for (const name of counted.keys()) denied.delete(name)
       try {
         await store.write(
-          batch,
+          lost > 0 ? [toLoss(source, lost), ...batch] : batch,
           [...counted].map(([name, { content, count }]) => ({
             fingerprint: createHash('sha256').update(name).digest('hex'),
             content,
@@ -224,6 +223,7 @@ export const createAuditSink = ({
         )
         written += batch.length + counted.size
       } catch (error) {
+        droppedSince += lost
         // What Postgres refuses for its content it would refuse for ever.
         if (databaseFault(error) === undefined) drop(batch.length + counted.size)
         else requeue(batch, counted)

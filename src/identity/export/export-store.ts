@@ -190,6 +190,18 @@ export const createExportStore = (sql: Sql) => {
           from feature_flags
          where (definition -> 'users' ? ${userId}::text or definition -> 'except_users' ? ${userId}::text) and id > ${after}`,
       ),
+      audit: part(
+        (userId, after) => sql`
+        select e.id, jsonb_build_object('id', e.id, 'at', e.at, 'action', e.action, 'by_you', e.actor_id is not distinct from ${userId}::uuid,
+                 'target_type', e.target_type, 'target_id', e.target_id, 'request_id', e.request_id, 'before', e.before::jsonb,
+                 'after', e.after::jsonb, 'count', e.count, 'details', d.details::jsonb) as content
+          from (select o.id, o.at, o.action, o.actor_id, o.target_type, o.target_id, o.request_id, o.before, o.after, o.count
+                  from audit_events o where o.actor_id = ${userId} and o.id > ${after}
+                 union all
+                select c.id, c.at, c.action, c.actor_id, c.target_type, c.target_id, c.request_id, c.before, c.after, c.count
+                  from audit_events c where c.user_id = ${userId} and c.id > ${after}) e
+          left join audit_details d on d.event_id = e.id and d.at = e.at and d.user_id = ${userId}`,
+      ),
       service_keys: part(
         (userId, after) => sql`
         select id, jsonb_build_object('id', id, 'name', name, 'scopes', scopes, 'created_at', created_at,
