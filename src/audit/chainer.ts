@@ -33,6 +33,8 @@ import type { AuditKeys } from './keys.ts'
 export const chainMs = 300
 /** How often an instance that has recorded nothing looks for events of instances that are gone. */
 const lookMs = 5_000
+/** How long an instance looks for an event that it has recorded: as long as a request may take. */
+const settleMs = 5_000
 const maxRows = 2_000
 const start: Cursor = { xid: '0', id: lowestId }
 /** A link in this many is signed as well. */
@@ -144,7 +146,8 @@ export const createChainer = ({
   let pendingSinceMs: number | undefined
   let logHeadAtMs = Number.NEGATIVE_INFINITY
   let warnAtMs = Number.NEGATIVE_INFINITY
-  let linkedUpTo = 0
+  let lastNoted = 0
+  let notedAtMs = Number.NEGATIVE_INFINITY
   /** How far a database on another server than before was looked through. */
   let movedTo: Cursor | undefined
   let lookedAtMs = Number.NEGATIVE_INFINITY
@@ -216,12 +219,14 @@ export const createChainer = ({
 
   const link = async (): Promise<void> => {
     const { recordings: noted } = recordings
-    const isDue = noted !== linkedUpTo || clock.monotonic() - lookedAtMs >= lookMs
+    const nowMs = clock.monotonic()
+    if (noted !== lastNoted) [lastNoted, notedAtMs] = [noted, nowMs]
+    // An event is noted before its transaction commits.
+    const isDue = nowMs - notedAtMs < settleMs || nowMs - lookedAtMs >= lookMs
     if (!isDue && pendingSinceMs === undefined) return
-    lookedAtMs = clock.monotonic()
+    lookedAtMs = nowMs
     if (!(await store.hasUnlinked())) {
       pendingSinceMs = undefined
-      linkedUpTo = noted
       return
     }
     pendingSinceMs ??= clock.monotonic()

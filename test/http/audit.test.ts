@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { newId } from '../../src/kit/id.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { until } from '../faults/support.ts'
 import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
 
 let app: TestApp
@@ -57,5 +59,60 @@ describe('a change', () => {
     } finally {
       await sql`drop function refuse() cascade`
     }
+  })
+})
+
+describe('the personal data of events', () => {
+  test('are in the export of the account, and gone once it is closed, while the chain stays intact', async () => {
+    const closing = await register(client)
+    await client.post('/api/v1/projects', { name: 'Q' }, { token: closing.token })
+    const exported = await fetch(`${app.baseUrl}/api/v1/auth/me/export`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${closing.token}` },
+    })
+    const archive = Buffer.from(await exported.arrayBuffer()).toString('latin1')
+    expect(archive).toContain('audit.json')
+    expect(archive).toContain('project.created')
+    expect((await client.delete('/api/v1/auth/me', { token: closing.token })).status).toBe(204)
+    const details = await sql`select from audit_details where user_id = ${closing.id}`
+    expect(details.length).toBe(0)
+    const [{ events } = { events: 0 }] = await sql<{ events: number }[]>`
+      select count(*)::int as events from audit_events where actor_id = ${closing.id}`
+    expect(events).toBeGreaterThanOrEqual(3)
+    await sql`update users set role = 'admin' where id = ${person.id}`
+    await app.caughtUp()
+    const isLinked = async () => {
+      const { body } = await client.get('/api/v1/security/audit/verify', { token: person.token })
+      return body.pending === 0 && body.intact === true && body.erased >= events
+    }
+    await until(isLinked, 'the log is intact without the personal data')
+  }, 30_000)
+})
+
+describe('a denied access', () => {
+  test('is recorded with its reason and count once its minute is over, and not before', async () => {
+    const other = await register(client)
+    const id = newId()
+    for (let time = 0; time < 3; time += 1)
+      await client.post(
+        '/api/v1/authorization/check',
+        { action: 'read', resource: { type: 'project', id } },
+        { token: other.token },
+      )
+    await client.get(`/api/v1/projects/${id}`, { token: other.token })
+    await app.services.auditSink.flush()
+    // As if the minute were over.
+    await sql`update audit_decisions set minute = minute - interval '1 minute'`
+    await app.services.auditSink.closeMinutes()
+    const { body } = await client.get('/api/v1/auth/audit?limit=1', { token: other.token })
+    expect(body.items).toEqual([
+      expect.objectContaining({
+        action: 'access.denied',
+        target: { type: 'project', id },
+        count: 4,
+        after: expect.objectContaining({ action: 'read', reason: 'resource.not_visible' }),
+      }),
+    ])
+    expect(body.items[0].actor.address).toEqual(expect.any(String))
   })
 })
