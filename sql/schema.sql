@@ -2116,15 +2116,16 @@ create table audit_cursor (
 comment on table audit_cursor is 'Every event up to this one, in the order of transaction and id, is linked. One row.';
 comment on column audit_cursor.server is 'The server and database that the transaction ids are of: a restored copy counts anew.';
 
-create table audit_decisions (
-  minute timestamp with time zone not null,
-  fingerprint bytea not null,
-  content json not null,
-  count integer not null,
-  constraint audit_decisions_pkey PRIMARY KEY (minute, fingerprint)
+create table audit_denials (
+  minute timestamp with time zone default date_trunc('minute'::text, clock_timestamp()) not null,
+  id bigint generated always as identity not null,
+  decisions integer not null,
+  content text not null,
+  constraint audit_denials_pkey PRIMARY KEY (minute, id)
 );
-comment on table audit_decisions is 'Denied decisions of the current minute, equal ones counted in one row. Later ones become events.';
-comment on column audit_decisions.fingerprint is 'SHA-256 of what makes decisions equal.';
+comment on table audit_denials is 'Denied decisions of the current minute, as instances counted them. Later they become events.';
+comment on column audit_denials.decisions is 'How many different decisions the row holds.';
+comment on column audit_denials.content is 'JSON: who asked about whom, from where, and what was denied. Not compressed, because it is short-lived and mostly ids.';
 
 create table audit_details (
   event_id uuid not null,

@@ -24,13 +24,8 @@ export type AuditTarget = { readonly type: TargetType; readonly id: string | nul
 
 /** Values of a row before or after a change. Never secrets, e-mail addresses or names: those belong into `names`. */
 export type AuditValues = Readonly<Record<string, AuditValue | undefined>>
-type AuditValue =
-  | string
-  | number
-  | boolean
-  | null
-  | readonly (string | number)[]
-  | Readonly<Record<string, string | number | boolean | null | undefined>>
+type AuditValue = string | number | boolean | null | readonly (string | number)[] | Values | readonly Values[]
+type Values = Readonly<Record<string, string | number | boolean | null | undefined>>
 
 /** What the audit reads of a request. Work that belongs to no request has a context by `taskContext`. */
 export type AuditContext = Pick<RequestContext, 'requestId' | 'actingKeyId' | 'audit'> & {

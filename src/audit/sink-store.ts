@@ -1,24 +1,17 @@
 import { Buffer } from 'node:buffer'
+import { allInOrder } from '../kit/async.ts'
+import { lockKeys } from '../platform/lock-keys.ts'
 import type { Sql, TransactionSql } from '../platform/postgres.ts'
-import type { AuditActor, PreparedEvent } from './event.ts'
+import type { PreparedEvent } from './event.ts'
 
-/** A decision with how often it was made. */
-export type CountedDecision = {
-  /** SHA-256 of what makes decisions equal, in hexadecimal. */
-  readonly fingerprint: string
-  readonly content: {
-    readonly actor: AuditActor
-    readonly user_id: string
-    readonly action: string
-    readonly type: string
-    readonly id: string
-    readonly reason: string
-    readonly request_id: string
-    readonly acting_key_id: string | null
-    readonly address: string | null
-    readonly user_agent: string | null
-  }
-  readonly count: number
+/** Rows of one statement. */
+export const maxBatch = 500
+
+/** Denied decisions of one minute, as JSON. */
+export type StoredPart = {
+  readonly content: string
+  /** How many different ones it holds. */
+  readonly size: number
 }
 
 const hex = (bytes: Uint8Array | null | undefined) => (bytes ? Buffer.from(bytes).toString('hex') : null)
@@ -31,6 +24,10 @@ const toRow = ({ event, details }: PreparedEvent) => ({
   salt: hex(details?.salt),
   details: details?.details ?? null,
 })
+
+const batchesOf = function* (events: readonly PreparedEvent[]) {
+  for (let at = 0; at < events.length; at += maxBatch) yield events.slice(at, at + maxBatch)
+}
 
 /** Personal data of an account that was closed meanwhile is left out. */
 const insertAll = async (tx: TransactionSql, events: readonly PreparedEvent[]): Promise<void> => {
@@ -59,38 +56,47 @@ const insertAll = async (tx: TransactionSql, events: readonly PreparedEvent[]): 
 }
 
 export const createSinkStore = (sql: Sql) => ({
-  /** Inserts events, and counts denied decisions in their minute. Rows are taken in the order of their keys: no deadlocks. */
-  write: async (events: readonly PreparedEvent[], denied: readonly CountedDecision[]): Promise<void> => {
-    await sql.begin(async (tx) => {
-      await insertAll(tx, events)
-      if (denied.length === 0) return
-      await tx`
-        insert into audit_decisions as d (minute, fingerprint, content, count)
-        select date_trunc('minute', clock_timestamp()), decode(g.fingerprint, 'hex'), g.content, g.count
-          from json_to_recordset(${JSON.stringify(denied)}::text::json) as g (fingerprint text, content json, count integer)
-         order by 2
-            on conflict (minute, fingerprint) do update set count = d.count + excluded.count`
-    })
+  /** Inserts events, and stores the denied decisions of the current minute. Waits for no lock. */
+  write: async (events: readonly PreparedEvent[], denied: StoredPart | undefined): Promise<void> => {
+    await sql.begin((tx) =>
+      allInOrder([
+        () => insertAll(tx, events),
+        async () => {
+          if (denied !== undefined) {
+            await tx`insert into audit_denials (decisions, content) values (${denied.size}, ${denied.content})`
+          }
+        },
+      ]),
+    )
   },
 
   /**
-   * Takes up to `limit` counts of minutes that are over, and inserts what `toEvents` makes of them, in one transaction. Returns how
-   * many. Instances take different ones.
+   * Takes the parts of the oldest minute that is over, up to about `most` decisions, and inserts what `toEvents` makes of them, in one
+   * transaction. Returns how many parts: none also while another instance does this. A minute counts as over a little later, so
+   * that a slow transaction is not late.
    */
-  closeMinutes: (
-    limit: number,
-    toEvents: (rows: readonly (CountedDecision & { readonly minute: string })[]) => readonly PreparedEvent[],
+  closeMinute: (
+    most: number,
+    toEvents: (parts: readonly string[], minute: string) => Promise<readonly PreparedEvent[]>,
   ): Promise<number> =>
     sql.begin(async (tx) => {
-      const rows = await tx<(CountedDecision & { minute: string })[]>`
-        delete from audit_decisions
-         where (minute, fingerprint) in (
-           select minute, fingerprint from audit_decisions where minute < date_trunc('minute', clock_timestamp())
-            order by minute, fingerprint limit ${limit} for update skip locked)
-        returning to_char(minute at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"') as minute, encode(fingerprint, 'hex') as fingerprint,
-                  content, count`
-      await insertAll(tx, toEvents(rows))
-      return rows.length
+      const [lock] = await tx<{ held: boolean }[]>`select pg_try_advisory_xact_lock(${lockKeys.auditDenials}) as held`
+      if (lock?.held !== true) return 0
+      const parts = await tx<{ minute: string; content: string }[]>`
+        delete from audit_denials
+         where (minute, id) in (
+           select minute, id
+             from (select d.minute, d.id, sum(d.decisions) over (order by d.id) - d.decisions as before
+                     from audit_denials d
+                    where d.minute = (select min(minute) from audit_denials
+                                       where minute < date_trunc('minute', clock_timestamp() - interval '2 s'))) part
+            where before < ${most})
+        returning to_char(minute at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI"Z"') as minute, content`
+      const [first] = parts
+      if (first === undefined) return 0
+      const contents = parts.map(({ content }) => content)
+      for (const events of batchesOf(await toEvents(contents, first.minute))) await insertAll(tx, events)
+      return parts.length
     }) as Promise<number>,
 })
 

@@ -1,37 +1,32 @@
-import { createHash } from 'node:crypto'
 import type { AuditSource } from '../http/request-context.ts'
+import { yieldToEventLoop } from '../kit/async.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Log } from '../platform/log.ts'
 import { databaseFault } from '../platform/postgres.ts'
 import type { EventAction } from './catalogue.ts'
 import {
-  type AuditActor,
-  type AuditContext,
-  type AuditEntry,
-  type PreparedEvent,
-  prepareEvent,
-  taskContext,
-} from './event.ts'
-import type { CountedDecision, SinkStore } from './sink-store.ts'
+  type Asker,
+  askerOf,
+  createDenialCounts,
+  type DecisionSubject,
+  mergeDenials,
+  sizeOf,
+  toEntries,
+} from './denials.ts'
+import { type AuditContext, type AuditEntry, type PreparedEvent, prepareEvent, taskContext } from './event.ts'
+import { maxBatch, type StoredPart as Part, type SinkStore } from './sink-store.ts'
 
 /** How often queued events are written: with the time of a write, a killed process loses less than a second of them. */
 export const sinkMs = 250
 /** Different decisions, and events, that are held until the next write. */
 const maxQueued = 20_000
-/** Rows of one statement. */
-const maxBatch = 2_000
+/** Different denied decisions of a minute that are added up at once. */
+const mergedAtOnce = 20_000
+/** Events made of denied decisions before the event loop gets a turn. */
+const preparedAtOnce = 100
 /** Sampled allows that an instance records in a second, about. */
 const allowsPerSecond = 10
 const alarmMs = 60_000
-
-export type DecisionSubject = {
-  /** Who asked: the person, or the service. */
-  readonly actor: AuditActor
-  /** Whom the decision is about. */
-  readonly userId: string
-  readonly action: string
-  readonly resource: { readonly type: string; readonly id: string }
-}
 
 export type SinkFigures = {
   readonly queued: number
@@ -40,48 +35,16 @@ export type SinkFigures = {
   readonly written: number
 }
 
-type Pending = { readonly content: CountedDecision['content']; count: number }
+/** `decisions`: how often these were made. */
+type StoredPart = Part & { readonly decisions: number }
 
-/** Who acted, as text that tells two of them apart. */
-const nameOf = (actor: AuditActor): string =>
-  typeof actor === 'string' ? actor : 'userId' in actor ? `${actor.userId} ${actor.sessionId ?? ''}` : actor.keyId
-
-const contentOf = (
-  { actor, userId, action, resource }: DecisionSubject,
-  reason: string,
-  context: AuditContext | undefined,
-): CountedDecision['content'] => ({
+/** What an event says of who asked. */
+const fromAsker = (source: AuditSource, { actor, address, user_agent, acting_key_id }: Asker, requestId: string) => ({
   actor,
-  user_id: userId,
-  action,
-  type: resource.type,
-  id: resource.id,
-  reason,
-  request_id: context?.requestId ?? '',
-  acting_key_id: context?.actingKeyId ?? null,
-  address: (context?.request && context.audit?.addressOf(context.request)) ?? null,
-  user_agent: context?.request?.headers.get('user-agent')?.slice(0, 256) ?? null,
+  ...(address !== null && { address }),
+  ...(user_agent !== null && { userAgent: user_agent }),
+  context: { ...taskContext(source, requestId), actingKeyId: acting_key_id ?? undefined },
 })
-
-const toDecisionEvent = (
-  source: AuditSource,
-  { content, count, minute }: CountedDecision & { readonly minute?: string },
-): PreparedEvent => {
-  const { actor, user_id, action, type, id, reason, request_id, acting_key_id, address, user_agent } = content
-  return prepareEvent(
-    {
-      action: minute === undefined ? 'access.allowed' : 'access.denied',
-      actor,
-      target: { type: type as 'project' | 'generation' | 'media', id },
-      userId: user_id,
-      after: { action, reason, ...(minute !== undefined && { minute }) },
-      ...(address !== null && { address }),
-      ...(user_agent !== null && { userAgent: user_agent }),
-      context: { ...taskContext(source, request_id), actingKeyId: acting_key_id ?? undefined },
-    },
-    count,
-  )
-}
 
 /** Says how much was dropped. */
 const toLoss = (source: AuditSource, dropped: number): PreparedEvent =>
@@ -93,33 +56,48 @@ const toLoss = (source: AuditSource, dropped: number): PreparedEvent =>
     context: taskContext(source, 'audit'),
   })
 
-/** Chooses about `perSecond` of what it is asked about, at random. */
+/**
+ * Chooses about `perSecond` of what it is asked about, at random. Where more come suddenly it chooses half as often after each
+ * `perSecond` of a second, so that a burst is a few hundred at most.
+ */
 const createSampler = (clock: Clock, perSecond: number, random: () => number) => {
   // One in `gap`, on average, is chosen. The gap follows the rate.
   let gap = 1
+  /** How many the last one chosen stands for, on average. */
+  let weight = 1
+  let drawn = 1
   let untilNext = 1
   let chosen = 0
+  /** Asked about in this second, up to the last one chosen. */
+  let asked = 0
   let sinceMs = clock.monotonic()
   return {
-    get gap() {
-      return gap
+    get weight() {
+      return weight
     },
     /** A decrement where it is not chosen. */
     samples: (): boolean => {
       untilNext -= 1
       if (untilNext > 0) return false
-      // Random, so that periodic requests are neither missed nor counted twice; its mean is the gap.
-      untilNext = 1 + Math.floor(random() * (2 * gap - 1))
       chosen += 1
+      asked += drawn
+      weight = gap
+      if (chosen % perSecond === 0) gap *= 2
+      // Random, so that periodic requests are neither missed nor counted twice; its mean is the gap.
+      drawn = 1 + Math.floor(random() * (2 * gap - 1))
+      untilNext = drawn
       return true
     },
     adapt: (): void => {
       const seconds = (clock.monotonic() - sinceMs) / 1_000
       if (seconds < 1) return
-      const asked = chosen * gap + Math.max(0, gap - untilNext)
-      gap = Math.max(1, Math.ceil(asked / seconds / perSecond))
-      untilNext = Math.min(untilNext, 2 * gap)
+      gap = Math.max(1, Math.ceil((asked + drawn - untilNext) / seconds / perSecond))
+      if (untilNext > 2 * gap) {
+        drawn = 2 * gap
+        untilNext = drawn
+      }
       chosen = 0
+      asked = 0
       sinceMs = clock.monotonic()
     },
   }
@@ -128,8 +106,9 @@ const createSampler = (clock: Clock, perSecond: number, random: () => number) =>
 /**
  * Events off the path of requests: failed sign-ins and the like, and decisions on access.
  *
- * Guarantee: every denied decision is recorded; equal ones of a minute become one row with their count, over all instances. Of
- * allowed ones a sample is recorded, about ten a second for each instance. `decided` and `event` are synchronous and never throw.
+ * Guarantee: every denied decision is recorded; equal ones of a minute become one row with their count, over all instances, and more
+ * than five different ones of one asker share rows (see `toEntries`). In a minute with more than 20,000 different ones equal ones may
+ * be counted in several rows. Of allowed ones a sample is recorded, about ten a second for each instance. `decided` and `event` are synchronous and never throw.
  * What is queued is written every 250 ms, so a killed process loses less than a second of it.
  *
  * Degrades: while Postgres is down the queue holds up to 20,000 different events. Beyond that they are dropped, and counted: the
@@ -151,7 +130,9 @@ export const createAuditSink = ({
   /** A number from 0 to below 1. */
   random?: () => number
 }) => {
-  const denied = new Map<string, Pending>()
+  const denied = createDenialCounts()
+  /** Denials that are to be stored: those of one write, or several while Postgres is down. */
+  const parts: StoredPart[] = []
   let events: PreparedEvent[] = []
   let dropped = 0
   let droppedSince = 0
@@ -165,33 +146,51 @@ export const createAuditSink = ({
     droppedSince += count
   }
 
-  const deny = (subject: DecisionSubject, reason: string, context: AuditContext | undefined) => {
-    const { actor, userId, action, resource } = subject
-    const name = `${nameOf(actor)} ${userId} ${action} ${resource.type} ${resource.id} ${reason}`
-    const known = denied.get(name)
-    if (known !== undefined) known.count += 1
-    else if (denied.size + events.length >= most) drop()
-    else denied.set(name, { content: contentOf(subject, reason, context), count: 1 })
-  }
+  const queued = (): number => parts.reduce((sum, { size }) => sum + size, denied.size + events.length)
 
   const queue = (prepared: PreparedEvent) => {
-    if (denied.size + events.length >= most) drop()
+    if (queued() >= most) drop()
     else events.push(prepared)
   }
 
-  const toEvent = (decision: CountedDecision & { readonly minute?: string }) => toDecisionEvent(source, decision)
+  const takeDenials = () => {
+    const taken = denied.take()
+    if (taken.length === 0) return
+    const { decisions, different } = sizeOf(taken)
+    parts.push({ content: JSON.stringify(taken), size: different, decisions })
+  }
+
+  const toAllowedEvent = (
+    { actor, userId, action, resource: { type, id } }: DecisionSubject,
+    reason: string,
+    context: AuditContext | undefined,
+    count: number,
+  ): PreparedEvent => {
+    const asker = askerOf(actor, userId, context)
+    const target = { type: type as 'project' | 'generation' | 'media', id }
+    const entry = { action: 'access.allowed', target, userId, after: { action, reason } } as const
+    return prepareEvent({ ...entry, ...fromAsker(source, asker, context?.requestId ?? '') }, count)
+  }
+
+  const toDeniedEvents = async (parts: readonly string[], minute: string): Promise<readonly PreparedEvent[]> => {
+    const prepared: PreparedEvent[] = []
+    for (const stored of await mergeDenials(parts)) {
+      for (const { count, requestId, ...entry } of toEntries(stored, minute)) {
+        prepared.push(prepareEvent({ ...entry, ...fromAsker(source, stored, requestId) }, count))
+        if (prepared.length % preparedAtOnce === 0) await yieldToEventLoop()
+      }
+    }
+    return prepared
+  }
 
   /** Gives back what could not be written, as far as there is room. */
-  const requeue = (lost: readonly PreparedEvent[], lostDenied: ReadonlyMap<string, Pending>) => {
-    const room = Math.max(0, most - denied.size - events.length)
+  const requeue = (lost: readonly PreparedEvent[], lostDenials: StoredPart | undefined) => {
+    const room = Math.max(0, most - queued())
     events = [...lost.slice(0, room), ...events]
     drop(Math.max(0, lost.length - room))
-    for (const [name, pending] of lostDenied) {
-      const known = denied.get(name)
-      if (known !== undefined) known.count += pending.count
-      else if (denied.size + events.length < most) denied.set(name, pending)
-      else drop(pending.count)
-    }
+    if (lostDenials === undefined) return
+    if (queued() + lostDenials.size <= most) parts.unshift(lostDenials)
+    else drop(lostDenials.decisions)
   }
 
   const raiseAlarm = () => {
@@ -205,28 +204,23 @@ export const createAuditSink = ({
 
   const writeAll = async () => {
     sampler.adapt()
-    while (events.length > 0 || denied.size > 0 || droppedSince > 0) {
-      const lost = droppedSince
-      droppedSince = 0
-      if (lost > 0) raiseAlarm()
-      const batch = events.splice(0, maxBatch)
-      const counted = new Map([...denied].slice(0, maxBatch))
-      for (const name of counted.keys()) denied.delete(name)
+    takeDenials()
+    let lost = droppedSince
+    droppedSince = 0
+    if (lost > 0) raiseAlarm()
+    // What comes meanwhile is for the next run.
+    for (let left = events.length; left > 0 || parts.length > 0 || lost > 0; left -= maxBatch) {
+      const batch = events.splice(0, Math.max(0, Math.min(left, maxBatch)))
+      const part = parts.shift()
       try {
-        await store.write(
-          lost > 0 ? [toLoss(source, lost), ...batch] : batch,
-          [...counted].map(([name, { content, count }]) => ({
-            fingerprint: createHash('sha256').update(name).digest('hex'),
-            content,
-            count,
-          })),
-        )
-        written += batch.length + counted.size
+        await store.write(lost > 0 ? [toLoss(source, lost), ...batch] : batch, part)
+        written += batch.length + (part?.size ?? 0)
+        lost = 0
       } catch (error) {
         droppedSince += lost
         // What Postgres refuses for its content it would refuse for ever.
-        if (databaseFault(error) === undefined) drop(batch.length + counted.size)
-        else requeue(batch, counted)
+        if (databaseFault(error) === undefined) drop(batch.length + (part?.decisions ?? 0))
+        else requeue(batch, part)
         throw error
       }
     }
@@ -243,8 +237,8 @@ export const createAuditSink = ({
       subject: DecisionSubject,
       context: AuditContext | undefined,
     ): void => {
-      if (!isAllowed) deny(subject, reason, context)
-      else queue(toEvent({ fingerprint: '', content: contentOf(subject, reason, context), count: sampler.gap }))
+      if (isAllowed) queue(toAllowedEvent(subject, reason, context, sampler.weight))
+      else if (!denied.add(subject, reason, context, queued() < most)) drop()
     },
 
     /** Records an event that changes nothing. */
@@ -260,11 +254,11 @@ export const createAuditSink = ({
 
     /** Makes events of the counts of minutes that are over. */
     closeMinutes: async (): Promise<void> => {
-      while ((await store.closeMinutes(maxBatch, (rows) => rows.map(toEvent))) === maxBatch) {}
+      while ((await store.closeMinute(mergedAtOnce, toDeniedEvents)) > 0) {}
     },
 
     get figures(): SinkFigures {
-      return { queued: denied.size + events.length, dropped, written }
+      return { queued: queued(), dropped, written }
     },
   }
 }

@@ -20,6 +20,8 @@ export const lockKeys = {
   featureFlags: 7_301_950_229,
   /** Held while events of the audit log are linked. */
   auditChain: 7_301_950_222,
+  /** Held while events are made of the denied decisions of a minute. */
+  auditDenials: 7_301_950_231,
   /** Held while the mode of the service changes; shared by registrations. */
   mode: 7_301_950_230,
   /** First half of a key of two integers; the second is the hash of the view's name. Held while that view is refreshed. */

@@ -45,7 +45,7 @@ export const createAuditLog = async (sql: Sql) => {
           context: taskContext(source, 'a request'),
         }),
       )
-      await sinkStore.write(events, [])
+      await sinkStore.write(events, undefined)
     }
   }
 
