@@ -147,8 +147,8 @@ type DenialEntry = Omit<AuditEntry<'access.denied'>, 'context' | 'actor'> & {
 }
 
 /**
- * What the audit log says of the denials of one asker in one minute. Up to five different ones have an entry each, about the resource.
- * An asker with more, as one that tries ids, has entries about the user, each with up to 40 denials.
+ * What the audit log says of the denials of one asker in one minute. Up to five different ones have an entry each, about the
+ * resource. An asker with more, as one that tries ids, has entries about the user, each with up to 40 denials.
  */
 export const toEntries = ({ user_id, denials }: StoredDenials, minute: string): readonly DenialEntry[] => {
   if (denials.length <= singleEvents) {

@@ -106,10 +106,11 @@ const createSampler = (clock: Clock, perSecond: number, random: () => number) =>
 /**
  * Events off the path of requests: failed sign-ins and the like, and decisions on access.
  *
- * Guarantee: every denied decision is recorded; equal ones of a minute become one row with their count, over all instances, and more
- * than five different ones of one asker share rows (see `toEntries`). In a minute with more than 20,000 different ones equal ones may
- * be counted in several rows. Of allowed ones a sample is recorded, about ten a second for each instance. `decided` and `event` are synchronous and never throw.
- * What is queued is written every 250 ms, so a killed process loses less than a second of it.
+ * Guarantee: every denied decision is recorded. Equal ones of a minute become one row with their count, over all instances; more
+ * than five different ones of one asker share rows (see `toEntries`). In a minute with more than 20,000 different ones equal ones
+ * may be counted in several rows. Of allowed ones a sample is recorded, about ten a second for each instance. `decided` and
+ * `event` are synchronous and never throw. What is queued is written every 250 ms, so a killed process loses less than a second
+ * of it.
  *
  * Degrades: while Postgres is down the queue holds up to 20,000 different events. Beyond that they are dropped, and counted: the
  * log says so each minute, and the next write records how many.
