@@ -72,8 +72,8 @@ export const createSinkStore = (sql: Sql) => ({
 
   /**
    * Takes the parts of the oldest minute that is over, up to about `most` decisions, and inserts what `toEvents` makes of them,
-   * in one transaction. Returns how many parts: none also while another instance does this. A minute counts as over a little later, so
-   * that a slow transaction is not late.
+   * in one transaction. Returns how many parts: none also while another instance does this. A minute counts as over a little
+   * later, so that a slow transaction is not late.
    */
   closeMinute: (
     most: number,

@@ -2,7 +2,14 @@ import { admitted, type Deadline } from '../../kit/deadline.ts'
 import { absent, type Lookup, miss, type TtlMap } from '../../kit/ttl-map.ts'
 import { restrictionsId } from '../policy/facts/mode.ts'
 import { type FactQuery, queryName } from '../policy/facts/queries.ts'
-import { type Fact, type FactKey, type FactKind, factKey } from '../policy/facts/registry.ts'
+import {
+  definitionOf,
+  type Fact,
+  type FactKey,
+  type FactKind,
+  factKey,
+  kindOf,
+} from '../policy/facts/registry.ts'
 import {
   factIn,
   isAnswered,
@@ -30,7 +37,7 @@ export type PrincipalFacts = RestrictionFacts & {
 
 /** The facts that answer some queries. They are held: no eviction, expiry or invalidation changes them. */
 export type GatheredFacts = {
-  /** The deepest tier that was read. */
+  /** The deepest tier that was read, but for facts that are in memory or Postgres only. */
   readonly tier: Tier
   /** Time since the oldest of them was read from Postgres. */
   readonly ageMs: number
@@ -113,7 +120,10 @@ export const createHeldFacts = (
       // A second source even where Redis alone answered: its entries were read from Postgres at different times.
       if (redisAgeMs !== undefined) sources.add('redis')
       ageMs = Math.max(ageMs, redisAgeMs ?? 0)
-      tier = deeper(tier, redisAgeMs === undefined ? loaded.tier : 'l2')
+      // A kind that Redis never holds says nothing about the tier of the others.
+      if (definitionOf(kindOf(key)).memoryOnly !== true) {
+        tier = deeper(tier, redisAgeMs === undefined ? loaded.tier : 'l2')
+      }
       return true
     }
     return false
@@ -171,7 +181,7 @@ type Dependencies = {
 const maxLoadsOfOne = 16
 
 /** Loads of about as many facts take about as long. */
-const kindOf = (loads: number): string => `facts 2^${Math.ceil(Math.log2(loads))}`
+const kindOfLoad = (loads: number): string => `facts 2^${Math.ceil(Math.log2(loads))}`
 
 /**
  * Loads in rounds until every query is answered: a fact names the further facts that it needs only once it is loaded, and an
@@ -198,7 +208,7 @@ export const createGather = (dependencies: Dependencies) => {
     const loads = countLoads(queries, isLeased)
     if (loads <= maxLoadsOfOne) return gather(queries, deadline)
     // Admitted before anything is read, so the facts are as of after the wait.
-    return admitted(deadline, 'batches', kindOf(loads), () => gather(queries, deadline))
+    return admitted(deadline, 'batches', kindOfLoad(loads), () => gather(queries, deadline))
   }
 }
 
