@@ -2,14 +2,7 @@ import { admitted, type Deadline } from '../../kit/deadline.ts'
 import { absent, type Lookup, miss, type TtlMap } from '../../kit/ttl-map.ts'
 import { restrictionsId } from '../policy/facts/mode.ts'
 import { type FactQuery, queryName } from '../policy/facts/queries.ts'
-import {
-  definitionOf,
-  type Fact,
-  type FactKey,
-  type FactKind,
-  factKey,
-  kindOf,
-} from '../policy/facts/registry.ts'
+import { definitionOf, type Fact, type FactKey, type FactKind, factKey, kindOf } from '../policy/facts/registry.ts'
 import {
   factIn,
   isAnswered,
