@@ -13,8 +13,10 @@ import { reapFolder } from './harness/reaper.ts'
 import { api, register, startServer, type TestServer } from './harness.ts'
 
 const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8')
-const [configSource, mailSource] = await Promise.all(
-  ['config.ts', 'mail/settings.ts'].map((name) => readFile(new URL(`../src/${name}`, import.meta.url), 'utf8')),
+const [configSource, mailSource, siemSource] = await Promise.all(
+  ['config.ts', 'mail/settings.ts', 'siem/settings.ts'].map((name) =>
+    readFile(new URL(`../src/${name}`, import.meta.url), 'utf8'),
+  ),
 )
 
 let server: TestServer
@@ -142,9 +144,9 @@ test('every variable of the configuration is in the table of the README, and no 
   const documented = [...table.matchAll(/^\| (`[^|]*`) \|/gm)].flatMap(([, cell = '']) =>
     [...cell.matchAll(/`([A-Z0-9_]+)`/g)].map(([, name = '']) => name),
   )
-  const read = [...`${configSource}${mailSource}`.matchAll(/(?:text|integer|list|oneOf)\(\s*'([A-Z0-9_]+)'/g)].map(
-    ([, name = '']) => name,
-  )
+  const read = [
+    ...`${configSource}${mailSource}${siemSource}`.matchAll(/(?:text|integer|list|oneOf)\(\s*'([A-Z0-9_]+)'/g),
+  ].map(([, name = '']) => name)
   expect(documented.toSorted()).toEqual([...new Set([...read, ...linkFlows.map(linkVariableOf)])].toSorted())
 })
 

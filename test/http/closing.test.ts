@@ -39,7 +39,7 @@ afterAll(async () => {
   await app?.close()
 })
 
-const headers = { 'user-agent': agent, 'x-forwarded-for': clientAddress }
+const ownHeaders = { 'user-agent': agent, 'x-forwarded-for': clientAddress }
 const people = { ada: `ada.${mark}@closing.example`, bob: 'bob@closing.example' }
 const signUp = async (email: string, display_name: string, sent?: Record<string, string>): Promise<Person> => {
   const input = { email, password, display_name }
@@ -48,7 +48,8 @@ const signUp = async (email: string, display_name: string, sent?: Record<string,
   const { access_token: token, refresh_token: refreshToken, user } = body
   return { email, password, token, refreshToken, id: user.id, user }
 }
-const as = ({ token }: Person) => {
+const as = ({ token, email }: Person) => {
+  const headers = email === people.ada ? ownHeaders : { ...ownHeaders, 'user-agent': 'Agent of Bob' }
   const sending = { token, headers }
   return {
     get: (path: string) => client.get(`/api/v1${path}`, sending),
@@ -108,7 +109,7 @@ describe('an account with everything', () => {
   let shareUrl: string
 
   beforeAll(async () => {
-    ada = await signUp(people.ada, `Ada ${mark}`, headers)
+    ada = await signUp(people.ada, `Ada ${mark}`, ownHeaders)
     bob = await signUp(people.bob, 'Bob')
     team = (await created(as(ada).post('/teams', { name: 'Keepers' }))).id
     const bobsTeam = (await created(as(bob).post('/teams', { name: 'Others' }))).id
@@ -133,7 +134,7 @@ describe('an account with everything', () => {
     const bytes = new Uint8Array(await newPicture('png'))
     const { body } = await client.post('/api/v1/media', bytes, {
       token: ada.token,
-      headers: { ...headers, 'content-type': 'image/png' },
+      headers: { ...ownHeaders, 'content-type': 'image/png' },
     })
     upload = { id: body.id, bytes }
     const link = await created(as(ada).post(`/media/${made.shared.media}/share-links`, { label: `Label ${mark}` }))
@@ -160,7 +161,7 @@ describe('an account with everything', () => {
     test('is one archive with its rows and the bytes of its media, and with no secret and nothing of others', async () => {
       const response = await fetch(`${app.baseUrl}/api/v1/auth/me/export`, {
         method: 'POST',
-        headers: { ...headers, authorization: `Bearer ${ada.token}` },
+        headers: { ...ownHeaders, authorization: `Bearer ${ada.token}` },
       })
       expect([response.status, response.headers.get('content-type')]).toEqual([200, 'application/zip'])
       expect(response.headers.get('content-disposition')).toMatch(/^attachment; filename="velro-\d{4}-\d\d-\d\d\.zip"$/)
@@ -169,6 +170,7 @@ describe('an account with everything', () => {
       expect([...files.keys()].filter((name) => !name.startsWith('media/')).toSorted()).toEqual(
         [
           'account',
+          'audit',
           'authenticator_apps',
           'credits',
           'favorites',
@@ -241,11 +243,11 @@ describe('an account with everything', () => {
     })
 
     test('is one at a time for an account, and ends with the session', async () => {
-      const { body } = await client.post('/api/v1/auth/login', { email: ada.email, password }, { headers })
+      const { body } = await client.post('/api/v1/auth/login', { email: ada.email, password }, { headers: ownHeaders })
       const start = (token: string) =>
         fetch(`${app.baseUrl}/api/v1/auth/me/export`, {
           method: 'POST',
-          headers: { ...headers, authorization: `Bearer ${token}` },
+          headers: { ...ownHeaders, authorization: `Bearer ${token}` },
         })
       const first = await start(body.access_token)
       const reader = first.body?.getReader()
@@ -260,7 +262,7 @@ describe('an account with everything', () => {
         await again.body?.cancel()
         return again.status === 200
       }, 'an export can begin once the first was cancelled')
-      await client.post('/api/v1/auth/logout', undefined, { token: body.access_token, headers })
+      await client.post('/api/v1/auth/logout', undefined, { token: body.access_token, headers: ownHeaders })
       expect((await start(body.access_token)).status).toBe(401)
     })
   })
