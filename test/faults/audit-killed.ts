@@ -48,10 +48,10 @@ await Promise.all(running)
 const denied = answered
   .flatMap(({ atMs, ids }) => ids.map((id) => ({ id, atMs })))
   .filter(({ atMs }) => atMs <= killedMs)
-const rows = await sql<{ id: string }[]>`
-  select content->>'id' as id from audit_decisions
-   union select target_id from audit_events where action = 'access.denied'`
-const known = new Set(rows.map(({ id }) => id))
+const rows = await sql<{ text: string }[]>`
+  select content as text from audit_denials
+   union all select concat(target_id, ' ', after) from audit_events where action = 'access.denied'`
+const known = new Set(rows.flatMap(({ text }) => text.match(/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/g) ?? []))
 const lost = denied.filter(({ id }) => !known.has(id))
 const events = await sql<{ id: string }[]>`select target_id as id from audit_events where action = 'project.created'`
 const recorded = new Set(events.map(({ id }) => id))

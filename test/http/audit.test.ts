@@ -102,7 +102,7 @@ describe('a denied access', () => {
     await client.get(`/api/v1/projects/${id}`, { token: other.token })
     await app.services.auditSink.flush()
     // As if the minute were over.
-    await sql`update audit_decisions set minute = minute - interval '1 minute'`
+    await sql`update audit_denials set minute = minute - interval '2 minutes'`
     await app.services.auditSink.closeMinutes()
     const { body } = await client.get('/api/v1/auth/audit?limit=1', { token: other.token })
     expect(body.items).toEqual([
