@@ -1100,7 +1100,10 @@ begin
   if names is null or names = '' then return; end if;
   if coalesce(current_setting('velro.event', true), '') = '' then
     set constraints publish_at_commit deferred;
-    insert into access_events (keys) values ('{*}') returning id into event;
+    loop
+      insert into access_events (keys) values ('{*}') on conflict do nothing returning id into event;
+      exit when found;
+    end loop;
     perform set_config('velro.event', event::text, true);
   end if;
   place := coalesce(nullif(current_setting('velro.touched_place', true), ''), '0');
@@ -1360,9 +1363,13 @@ declare
 begin
   if event is null then
     if not always then return; end if;
-    insert into access_events as e (keys, writer, ordinal)
-      values ('{}', nullif(publish_access_event.writer, ''), nextval('access_event_ordinals'))
-      returning e.id, e.keys into publish_access_event.id, publish_access_event.keys;
+    loop
+      insert into access_events as e (keys, writer, ordinal)
+        values ('{}', nullif(publish_access_event.writer, ''), nextval('access_event_ordinals'))
+        on conflict do nothing
+        returning e.id, e.keys into publish_access_event.id, publish_access_event.keys;
+      exit when found;
+    end loop;
     return next;
     return;
   end if;

@@ -378,7 +378,7 @@ test('the migration that introduces turns numbers the jobs of each owner by age'
   await cp(new URL('../../sql/', import.meta.url), folder, { recursive: true })
   const turns = (await readdir(folder)).find((name) => name.endsWith('_job_turns.sql')) ?? ''
   for (const name of await readdir(folder)) if (name >= turns && name < '1') await rm(join(folder, name))
-  for (const name of ['job-turns.sql', 'project-access.sql', 'second-factor.sql'])
+  for (const name of ['job-turns.sql', 'project-access.sql', 'restrictions.sql', 'second-factor.sql'])
     await rm(join(folder, 'functions', name))
   const old = await createDatabase({ migrated: false })
   const outdated = connect(old.connection, { max: 1 })

@@ -24,8 +24,8 @@ test('the migration passes teams whose owner was suspended or deleted before, an
   await cp(new URL('../../sql/', import.meta.url), folder, { recursive: true })
   for (const name of await readdir(folder)) if (name >= '000025' && name < '1') await rm(join(folder, name))
   // Functions that need what the removed migrations create.
-  const later = ['decision-locks.sql', 'job-turns.sql', 'project-access.sql', 'redis-registry.sql', 'second-factor.sql']
-  for (const name of [...later, 'team-succession.sql']) await rm(join(folder, 'functions', name))
+  const later = ['decision-locks', 'job-turns', 'project-access', 'redis-registry', 'restrictions', 'second-factor']
+  for (const name of [...later, 'team-succession']) await rm(join(folder, 'functions', `${name}.sql`))
   await migrate(sql, pathToFileURL(`${folder}/`))
   await rm(folder, { recursive: true })
   const person = async (status = 'active') => {

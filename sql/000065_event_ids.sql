@@ -1,0 +1,2 @@
+-- An event whose id is taken gets the next one, so that data can be restored beside the events of the dump.
+-- functions: e173cd5c02903d98b29fd49ce824c48496497f7c3094cb8c94a0e755ce30e937
