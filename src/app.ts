@@ -5,6 +5,7 @@ import { accessRoutes } from './access/routes.ts'
 import { auditRoutes } from './audit/routes.ts'
 import { breakerRoutes } from './breakers/routes.ts'
 import { creditRoutes } from './credits/routes.ts'
+import { restrictionFaultsOf } from './emergency/route-classes.ts'
 import { restrictionRoutes } from './emergency/routes.ts'
 import { Fault } from './fault.ts'
 import { featureFlagRoutes } from './flags/features/routes.ts'
@@ -248,7 +249,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       steps.answer(response, { request, context, set: set as DirectContext['set'] }),
     )
     .use(healthRoutes(services, addresses))
-    .use(docsRoutes(responder))
+    .use(docsRoutes(responder, restrictionFaultsOf))
     .use(identityRoutes({ ...services, addressOf: addresses.of }))
     .use(exportRoutes({ ...services, responder, addressOf: addresses.of }))
     .use(recoveryRoutes({ ...services, addressOf: addresses.of }))

@@ -8,7 +8,7 @@ import type { RequestContext } from '../http/request-context.ts'
 import { pathOf } from '../kit/authority.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { createNetworkSet, type NetworkSet } from '../kit/network-set.ts'
-import { passes, type RouteClass, routeClasses } from './route-classes.ts'
+import { passes, type RouteClass, refusals, routeClasses } from './route-classes.ts'
 
 type Fetch = (request: Request) => Response | Promise<Response>
 type Route = {
@@ -18,13 +18,6 @@ type Route = {
 }
 /** `isGuarded`: the guard authenticates every request to it. */
 type KnownRoute = { readonly routeClass: RouteClass; readonly isGuarded: boolean }
-
-const refusals = {
-  normal: undefined,
-  'no-register': 'mode.no_register',
-  'read-only': 'mode.read_only',
-  lockdown: 'mode.lockdown',
-} as const
 
 /** Elysia gives a path that ends with a slash to the route without it. */
 const routePathOf = (path: string): string => (path.endsWith('/') && path.length > 1 ? path.slice(0, -1) : path)

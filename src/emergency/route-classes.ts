@@ -1,4 +1,13 @@
-import type { Mode } from '../access/policy/modes.ts'
+import { type Mode, modes } from '../access/policy/modes.ts'
+import type { FaultCode } from '../fault.ts'
+
+/** How each mode refuses a request. */
+export const refusals = {
+  normal: undefined,
+  'no-register': 'mode.no_register',
+  'read-only': 'mode.read_only',
+  lockdown: 'mode.lockdown',
+} as const satisfies Readonly<Record<Mode, FaultCode | undefined>>
 
 /**
  * Which requests a mode lets pass: all; those of signed-in operators; changes that take access away, which the route finds out
@@ -226,4 +235,15 @@ export const routeClasses: Readonly<Record<string, RouteClass>> = {
   'GET /api/v1/credits/balance': 'read',
   'GET /api/v1/credits/ledger': 'read',
   'POST /api/v1/credits/grants': 'write',
+}
+
+/** The refusals that a block or a mode can add to a route, for the OpenAPI document. */
+export const restrictionFaultsOf = (name: string): readonly FaultCode[] => {
+  const routeClass = routeClasses[name] ?? 'write'
+  if (routeClass === 'free') return []
+  const refusing = modes.filter((mode) => passes[routeClass][mode] !== 'all')
+  // Who signs in is known late, so the table lets all pass; a person who is no operator is refused then.
+  const signingIn: readonly Mode[] = routeClass === 'sign_in' ? ['lockdown'] : []
+  const byMode = [...refusing, ...signingIn].flatMap((mode) => refusals[mode] ?? [])
+  return ['access.blocked', ...byMode]
 }

@@ -194,6 +194,19 @@ const describeFaults = (codes: readonly FaultCode[]) => {
   )
 }
 
+type DescribedFaults = ReturnType<typeof describeFaults>
+
+/** Adds errors to the described responses of a route. */
+export const addFaults = <R extends Record<string, unknown>>(responses: R, codes: readonly FaultCode[]) => {
+  const described = responses as Partial<DescribedFaults>
+  const known = [...new Set(codes.map((code) => catalogue[code].status))].flatMap((status) =>
+    (described[status]?.content['application/problem+json'].schema.allOf ?? []).flatMap((part) =>
+      'properties' in part ? part.properties.code.enum : [],
+    ),
+  )
+  return { ...responses, ...describeFaults([...known, ...codes]) }
+}
+
 /** A copy as plain JSON Schema, made before Elysia rewrites the schema. */
 const plain = (schema: TSchema) => JSON.parse(JSON.stringify(schema))
 

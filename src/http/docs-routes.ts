@@ -3,8 +3,9 @@ import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import { swagger } from '@elysiajs/swagger'
 import { Elysia } from 'elysia'
+import type { FaultCode } from '../fault.ts'
 import { productVersion } from '../kit/version.ts'
-import { problem, securitySchemes } from './contract.ts'
+import { addFaults, problem, securitySchemes } from './contract.ts'
 import { contextSlot } from './elysia-adapter.ts'
 import type { RequestContext } from './request-context.ts'
 import type { Responder } from './responder.ts'
@@ -92,12 +93,32 @@ const createDocument = (make: () => unknown) => {
   }
 }
 
+type Paths = Record<string, Record<string, { responses: Record<string, unknown> }>>
+
+/** The document with the errors that no route describes itself, by the name of the route. */
+const withFaults = <D extends { paths: Paths }>(document: D, faultsOf: FaultsOf): D => ({
+  ...document,
+  paths: Object.fromEntries(
+    Object.entries(document.paths).map(([path, operations]) => [
+      path,
+      Object.fromEntries(
+        Object.entries(operations).map(([method, operation]) => {
+          const faults = faultsOf(`${method.toUpperCase()} ${path}`)
+          return [method, { ...operation, responses: addFaults(operation.responses, faults) }]
+        }),
+      ),
+    ]),
+  ),
+})
+
 /** Whether a client takes gzip (RFC 9110 §12.5.3); one that gives it the weight 0 does not. */
 const takesGzip = (request: Request): boolean =>
   /(?:^|[\s,])(?:gzip|\*)\s*(?:$|,|;(?!\s*q=0(?:\.0*)?\s*(?:$|,)))/i.test(request.headers.get('accept-encoding') ?? '')
 
-/** The OpenAPI document at /docs/json, and Swagger UI at /docs. */
-export const docsRoutes = (responder: Responder) => {
+type FaultsOf = (name: string) => readonly FaultCode[]
+
+/** The OpenAPI document at /docs/json, and Swagger UI at /docs. `faultsOf`: errors that come from outside of the routes. */
+export const docsRoutes = (responder: Responder, faultsOf: FaultsOf) => {
   const readAsset = createAssetReader()
   const hide = { detail: { hide: true } }
   const send = (request: Request, context: RequestContext, body: BodyInit, headers: Record<string, string>) =>
@@ -126,7 +147,7 @@ export const docsRoutes = (responder: Responder) => {
   })
   const made = openApi.routes.find(({ path }) => path === '/docs/json')?.handler
   if (typeof made !== 'function') throw new TypeError('@elysiajs/swagger has no route for the document')
-  const findDocument = createDocument(made as () => unknown)
+  const findDocument = createDocument(() => withFaults((made as () => { paths: Paths })(), faultsOf))
   const routes = new Elysia().decorate(contextSlot).use(openApi)
   routes
     .get(

@@ -26,6 +26,7 @@ import { plain } from './black-box/plain.ts'
 import { projects } from './black-box/projects.ts'
 import { protocol } from './black-box/protocol.ts'
 import { quotas } from './black-box/quotas.ts'
+import { restricting } from './black-box/restricting.ts'
 import { secondFactors } from './black-box/second-factors.ts'
 import { serviceKeys } from './black-box/service-keys.ts'
 import { sessions } from './black-box/sessions.ts'
@@ -65,6 +66,7 @@ const groups: readonly Group[] = [
   users,
   invitedPeople,
   operating,
+  restricting,
   models,
   credits,
   authzen,

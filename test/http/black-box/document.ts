@@ -9,6 +9,7 @@ export type Schema = {
   properties?: Record<string, Schema>
   required?: string[]
   additionalProperties?: boolean | Schema
+  patternProperties?: Record<string, Schema>
   minProperties?: number
   items?: Schema
   uniqueItems?: boolean
@@ -129,6 +130,12 @@ const keywords: Record<keyof Schema, Check> = {
         ? say(false, at, `has an undocumented ${name}`)
         : misfits(document, additionalProperties, member, `${at}/${name}`)
     }),
+  patternProperties: (value: object, { patternProperties = {} }, at, document) =>
+    Object.entries(value).flatMap(([name, member]) =>
+      Object.entries(patternProperties)
+        .filter(([pattern]) => new RegExp(pattern, 'u').test(name))
+        .flatMap(([, schema]) => misfits(document, schema, member, `${at}/${name}`)),
+    ),
   minProperties: (value: object, { minProperties = 0 }, at) =>
     say(Object.keys(value).length >= minProperties, at, 'has too few properties'),
   items: (value: unknown[], { items = {} }, at, document) =>

@@ -39,7 +39,11 @@ const unprovoked: readonly FaultCode[] = [
   'limit.exceeded',
   'limit.unavailable',
   'feature_flag.too_many',
+  'block.too_many',
 ]
+
+/** Refusals of all routes, or of all of a class, of which the suite causes each on a few. */
+const ofManyRoutes: readonly FaultCode[] = ['access.blocked', 'mode.no_register', 'mode.read_only', 'mode.lockdown']
 
 /** Credentials by route: none, a user's token, a service key, either of the two, or a token, a ticket or a link's parameters. */
 const waysIn = [
@@ -65,6 +69,15 @@ const codesOfOperators: readonly FaultCode[] = [
   'feature_flag.not_found',
   'feature_flag.version_not_found',
   'feature_flag.changed',
+  'breaker.cannot_be_held_open',
+  'mode.no_register',
+  'mode.read_only',
+  'mode.lockdown',
+  'access.blocked',
+  'block.not_found',
+  'block.exists',
+  'block.own_address',
+  'block.own_account',
   'identity.account_suspended',
   'user.not_found',
   'user.deleted',
@@ -295,7 +308,7 @@ export const documentation: Group = (world) =>
       const unseen = within.flatMap((route) => {
         const sight = world().ledger.seen.get(nameOf(route))
         const elsewhere = byConfiguration[nameOf(route)] ?? []
-        const missing = expectedOf(route, beyond()).filter(
+        const missing = expectedOf(route, [...beyond(), ...ofManyRoutes]).filter(
           (status) => !sight?.statuses.has(status) && !elsewhere.includes(status),
         )
         return missing.map((status) => `${nameOf(route)} ${status}`)
