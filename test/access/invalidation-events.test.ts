@@ -99,8 +99,12 @@ const insertRows = async () => {
     media: [{ id: picture, owner_id: ada, generation_id: finished }],
   })
   await sql`
-    insert into sessions (id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at)
-    values (${session}, ${ada}, 'u', 'a', now(), now(), now() + interval '2 days', now() + interval '2 days')`
+    insert into sessions (
+      id, user_id, user_agent, address, created_at, last_seen_at, idle_expires_at, expires_at,
+      country, earlier_countries, network_hash, browser, platform, seen_country, seen_at)
+    values (
+      ${session}, ${ada}, 'u', 'a', now(), now(), now() + interval '2 days', now() + interval '2 days',
+      'AT', '{CH}', 'n', 'Firefox', 'Linux', 'AT', now())`
   await sql`
     insert into service_keys (id, name, secret_hash, scopes, created_by, created_at, expires_at)
     values (${serviceKey}, 'k', sha256('k'), '{authorization:check}', ${ada}, now(), now() + interval '1 day')`
@@ -156,6 +160,8 @@ describe('each column that is part of a fact', () => {
     'sessions.end_reason': `ended_at = now(), end_reason = 'logout'`,
     'sessions.idle_expires_at': `idle_expires_at = idle_expires_at - interval '1 hour'`,
     'sessions.expires_at': `expires_at = expires_at - interval '1 hour'`,
+    'sessions.earlier_countries': `earlier_countries = '{FR}'`,
+    'sessions.network_hash': `network_hash = 'other'`,
     'users.status': `status = 'suspended'`,
     'users.role': `role = 'admin'`,
     'users.plan': `plan = 'pro'`,
@@ -172,6 +178,7 @@ describe('each column that is part of a fact', () => {
     'generations.reference_media_id': `reference_media_id = '${picture}'`,
     'service_keys.secret_hash': `secret_hash = sha256('other')`,
     'service_keys.scopes': `scopes = '{authorization:list}'`,
+    'service_keys.allowed_networks': `allowed_networks = '{192.0.2.0/24}'`,
     'service_keys.created_by': `created_by = '${bob}'`,
     'service_keys.last_used_at': 'last_used_at = now()',
     'service_keys.revoked_at': 'revoked_at = now()',

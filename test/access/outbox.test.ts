@@ -332,7 +332,9 @@ describe('two instances with one Postgres and one Redis', () => {
       await tx`set local statement_timeout = 0`
       await tx`delete from teams where id = ${team}`
     })
-    expect((await a.pendingInvalidations()).sort()).toEqual([`grants:${bob}`, `grants:${cyd}`])
+    expect((await a.pendingInvalidations()).sort()).toEqual(
+      ['grants', 'memberships'].flatMap((kind) => [bob, cyd].map((id) => `${kind}:${id}`)),
+    )
     for (const instance of [a, b]) expect(await granted(instance)).toBe('0 by l3')
     // Other keys are still served from Redis.
     await b.until(async () => (await b.readStatus(cyd)) === 'active by l2')

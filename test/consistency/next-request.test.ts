@@ -17,6 +17,7 @@ const dumpOf = async (url: string): Promise<string> => {
     list: (key) => client.lrange(key, 0, -1),
     set: (key) => client.smembers(key),
     zset: (key) => client.zrange(key, 0, '-1'),
+    stream: (key) => client.xrange(key, '-', '+'),
   }
   const all = []
   for (const key of await client.keys('*')) {
