@@ -69,6 +69,26 @@ describe('a passkey', () => {
     expect(row).toEqual({ counter: 1, transports: ['internal', 'hybrid'] })
   })
 
+  test('signs nobody in whose e-mail address is not verified, where that is required', async () => {
+    const { person, device } = await enrol()
+    const strict = await startApp({
+      ...{ clock, connection: app.connection },
+      config: { passkeys, requireVerifiedEmail: true },
+    })
+    try {
+      const there = api(strict.baseUrl)
+      const attempt = async () => {
+        const { body } = await there.post('/api/v1/auth/login/passkey/options')
+        return outcome(await there.post('/api/v1/auth/login/passkey', { passkey: device.get(body.options) }))
+      }
+      expect(await attempt()).toBe('403 identity.email_not_verified')
+      await sql`update users set email_verified_at = now() where id = ${person.id}`
+      expect(await attempt()).toBe(200)
+    } finally {
+      await strict.close()
+    }
+  })
+
   test('is asked for with what the options say: user verification, a resident key, no known passkey', async () => {
     const { person, device } = await enrol()
     const options = await creationOptions(person.token)
