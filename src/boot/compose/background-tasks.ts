@@ -33,6 +33,8 @@ const closeMinutesMs = 5_000
 /** Tasks that run often would fill the log while Postgres is down. */
 const failureLogMs = 10_000
 const expiryPollMs = 1_000
+/** Tasks of equal intervals run apart from each other: at the same moment each would open a connection. */
+const longestLeadMs = 5_000
 
 /** One line for all the requests that were refused since the last one; they are not logged one by one. */
 const createShedReport = (admissions: Admissions, log: Log) => {
@@ -174,8 +176,18 @@ export const startBackgroundTasks = (
   runLogged(resealing)
   runLogged(readPolicies)
   runLogged(partitions)
-  for (const task of tasks) {
-    const timer = setInterval(() => runLogged(task), task.intervalMs)
-    stack.defer(() => clearInterval(timer))
+  for (const [index, task] of tasks.entries()) {
+    let repeated: ReturnType<typeof setInterval> | undefined
+    const first = setTimeout(
+      () => {
+        repeated = setInterval(() => runLogged(task), task.intervalMs)
+        runLogged(task)
+      },
+      task.intervalMs - (index / tasks.length) * Math.min(task.intervalMs / 2, longestLeadMs),
+    )
+    stack.defer(() => {
+      clearTimeout(first)
+      clearInterval(repeated)
+    })
   }
 }
