@@ -289,7 +289,7 @@ describe('two processes', () => {
     // The start opens more for a moment, as does a busy machine at any time; a pool closes those after 30 s.
     const closedMs = 100_000
     await until(async () => Bun.deepEquals(await opened(), expected), `each has opened ${expected}`, closedMs)
-  })
+  }, 120_000)
 
   test('a process that keeps crashing is restarted after growing delays', async () => {
     const server = await start({ env: { LOG_LEVEL: 'warn' } })
