@@ -759,7 +759,7 @@ describe('the authorization matrix', () => {
       block: (
         await createAt(
           '/security/blocks',
-          { kind: 'address', value: `2001:db8:${randomBytes(2).toString('hex')}::1` },
+          { kind: 'address', value: `2001:db8:${randomBytes(4).toString('hex').replace(/^..../, '$&:')}::1` },
           by.operator,
         )
       ).id,

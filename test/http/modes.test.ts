@@ -433,6 +433,26 @@ describe('a block', () => {
     expect(outcome(await add('user', admin.id))).toBe('409 block.own_account')
   })
 
+  test('of a network is refused with the limit where 5000 are blocked, and one of a user is not', async () => {
+    const { database } = (apps[0] as TestApp).services
+    await database.admin`
+      insert into blocks (id, kind, network, source, reason, expires_at)
+      select gen_random_uuid(), 'address', set_masklen(('10.0.0.0'::inet + n)::cidr, 32), 'operator', 'many', now() + interval '1 hour'
+        from generate_series(1, 5000) n`
+    try {
+      const refused = await add('address', '203.0.113.20')
+      expect([outcome(refused), refused.body.limit]).toEqual(['409 block.too_many', 5_000])
+      const added = await add('user', member.id)
+      expect(added.status).toBe(201)
+      await remove(added)
+    } finally {
+      await database.admin`delete from blocks where reason = 'many'`
+    }
+    const added = await add('address', '203.0.113.20')
+    expect(added.status).toBe(201)
+    await remove(added)
+  })
+
   test('is refused for a value that does not suit its kind, and for a target that does not exist', async () => {
     const wrong = [
       ['address', '203.0.113.0/24'],
