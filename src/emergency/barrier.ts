@@ -4,6 +4,7 @@ import type { Mode } from '../access/policy/modes.ts'
 import type { Restrictions } from '../access/policy/restrictions.ts'
 import { Fault } from '../fault.ts'
 import type { ClientAddresses } from '../http/client-addresses.ts'
+import type { securitySchemes } from '../http/contract.ts'
 import type { RequestContext } from '../http/request-context.ts'
 import { pathOf } from '../kit/authority.ts'
 import type { Deadline } from '../kit/deadline.ts'
@@ -14,10 +15,16 @@ type Fetch = (request: Request) => Response | Promise<Response>
 type Route = {
   readonly method: string
   readonly path: string
-  readonly hooks: { readonly detail?: { readonly hide?: boolean; readonly security?: readonly unknown[] } }
+  readonly hooks: { readonly detail?: { readonly hide?: boolean; readonly security?: readonly object[] } }
 }
-/** `isGuarded`: the guard authenticates every request to it. */
-type KnownRoute = { readonly routeClass: RouteClass; readonly isGuarded: boolean }
+/**
+ * `isGuarded`: the guard authenticates every request to it, except one with a credential of the query, such as a signed link, where
+ * the route takes any (`takesLinks`).
+ */
+type KnownRoute = { readonly routeClass: RouteClass; readonly isGuarded: boolean; readonly takesLinks: boolean }
+
+/** The credentials that the guard reads, by their names in the OpenAPI document. */
+const guardCredentials: ReadonlySet<string> = new Set<keyof typeof securitySchemes>(['bearer', 'cookie', 'service_key'])
 
 /** Elysia gives a path that ends with a slash to the route without it. */
 const routePathOf = (path: string): string => (path.endsWith('/') && path.length > 1 ? path.slice(0, -1) : path)
@@ -31,7 +38,8 @@ const createRouteIndex = (routes: readonly Route[]) => {
     const { hide = false, security = [] } = hooks.detail ?? {}
     // Default deny: a route that the table lacks is one that writes.
     const routeClass = routeClasses[name] ?? (hide ? 'free' : 'write')
-    const route = { routeClass, isGuarded: security.length > 0 }
+    const takesLinks = security.flatMap(Object.keys).some((name) => !guardCredentials.has(name))
+    const route = { routeClass, isGuarded: security.length > 0, takesLinks }
     if (path.includes(':') || path.includes('*')) {
       const pattern = new RegExp(`^${path.replace(/[.]/g, '\\.').replace(/:\w+/g, '[^/]+').replace(/\*/g, '.*')}$`)
       patterns.push({ method, pattern, route })
@@ -131,7 +139,11 @@ export const createBarrier = ({
   /** Whether the guard looks at the restrictions of a request anyway: not where it may have a link or a ticket instead. */
   const isLeftToGuard = (request: Request): boolean => {
     const route = findRoute(request)
-    return route === undefined || route.routeClass === 'free' || (route.isGuarded && !request.url.includes('?'))
+    return (
+      route === undefined ||
+      route.routeClass === 'free' ||
+      (route.isGuarded && !(route.takesLinks && request.url.includes('?')))
+    )
   }
 
   return {

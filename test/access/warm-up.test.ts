@@ -1,11 +1,18 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'bun:test'
-import { type FactQuery, factQuery, principalQueries, resourceQuery } from '../../src/access/policy/facts/queries.ts'
+import {
+  type FactQuery,
+  factQuery,
+  principalQueries,
+  resourceQuery,
+  restrictionQueries,
+} from '../../src/access/policy/facts/queries.ts'
 import type { ListedRef } from '../../src/access/policy/matrix.ts'
 import { createAccessFrequencyStore } from '../../src/access/warm-up/access-frequency-store.ts'
 import { createViewStore } from '../../src/access/warm-up/materialized-view-store.ts'
 import { createWarmUp, type WarmUp } from '../../src/access/warm-up/warm-up.ts'
 import { createWarmUpStore, type HotPair } from '../../src/access/warm-up/warm-up-store.ts'
-import { manualClock } from '../../src/kit/clock.ts'
+import { manualClock, systemClock } from '../../src/kit/clock.ts'
+import { createDeadlines } from '../../src/kit/deadline.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { type Api, api, type Person, register, startApp, startRedis, type TestApp } from '../harness.ts'
@@ -256,6 +263,8 @@ describe('in an application, the warm-up', () => {
     })
     apps.push(app)
     await app.services.database.warm()
+    // The first request of an instance without a caller, such as a sign-in, loads them for all that follow.
+    await app.services.caches.facts.gather(restrictionQueries, createDeadlines(systemClock)(5_000))
     statements.length = 0
     return { ...app, client: api(app.baseUrl), statements }
   }

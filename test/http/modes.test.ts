@@ -374,6 +374,22 @@ describe('a block', () => {
     }
   })
 
+  test('of an address refuses its request with a link, a ticket or a token where memory lacks the restrictions', async () => {
+    const address = '203.0.113.7'
+    const added = await add('address', address)
+    const id = '00000000-0000-7000-8000-000000000000'
+    for (const [path, credential] of [
+      [`/api/v1/media/${id}/content?share=x`, {}],
+      [`/api/v1/generations/${id}/stream?%74icket=x`, {}],
+      ['/api/v1/authorization/accessible?type=project&action=read', own()],
+    ] as const) {
+      for (const { services } of apps) services.caches.facts.invalidate('everything')
+      const answers = await onEach((client) => client.get(path, { ...credential, ...from(address) }))
+      expect([path, answers]).toEqual([path, '403 access.blocked'])
+    }
+    await remove(added)
+  })
+
   test('of a user has its requests and sign-ins refused and its decisions denied, until it is removed', async () => {
     const { body: key } = await clients[0].post(
       '/api/v1/service-keys',
