@@ -117,6 +117,22 @@ describe.skipIf(programs === undefined)(
       expect(source['project_access']).toHaveLength(3)
     })
 
+    test('publishes changes although the sequence of their events is behind the events that are stored', async () => {
+      const sql = connectOnce(connectionTo('enabled'))
+      await sql`select setval(pg_get_serial_sequence('access_events', 'id'), 1, false)`
+      const stored = (await sql<{ id: string }[]>`select id from access_events`).map(({ id }) => id)
+      const [empty] = await sql<{ id: string }[]>`select id from record_access_event('', true)`
+      await sql`select setval(pg_get_serial_sequence('access_events', 'id'), 1, false)`
+      await sql`update projects set visibility = 'public' where id = ${project}`
+      const all = await sql<{ id: string; keys: string[] }[]>`select id, keys from access_events order by ordinal`
+      expect(stored.length).toBeGreaterThan(1)
+      expect(stored).not.toContain(empty?.id ?? '')
+      expect(all).toHaveLength(stored.length + 2)
+      expect(all.find(({ id }) => id !== empty?.id && !stored.includes(id))?.keys).toContain(`project:${project}`)
+      await sql`select setval(pg_get_serial_sequence('access_events', 'id'), 1, false)`
+      await sql.end()
+    })
+
     test('starts, and members keep their access, and owners their credits', async () => {
       const app = await startApp({ connection: connectionTo('enabled') })
       const client = api(app.baseUrl)
