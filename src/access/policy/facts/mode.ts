@@ -1,7 +1,7 @@
 import { type Mode, modes } from '../modes.ts'
 import { exactly, type FactDefinition, oneOf, type RowSource } from './definition.ts'
 
-/** The one row that holds for the whole service; see sql/functions/blocks.sql. */
+/** The one row that holds for the whole service; see sql/functions/restrictions.sql. */
 export const restrictionsId = '00000000-0000-0000-0000-000000000000'
 
 /** The mode that an operator has set. Every decision depends on it. */
