@@ -166,8 +166,14 @@ export const startBackgroundTasks = (
   outbound.start()
   /** When the failure of a task may be logged again. */
   const logAgainAtMs = new Map<string, number>()
+  let isClosing = false
+  stack.defer(() => {
+    isClosing = true
+  })
   const runLogged = ({ name, run }: BackgroundTask) => {
     run().catch((error) => {
+      // A task under way at the shutdown loses its connection, and runs again on another instance or after the next start.
+      if (isClosing) return
       if (realClock.monotonic() < (logAgainAtMs.get(name) ?? Number.NEGATIVE_INFINITY)) return
       logAgainAtMs.set(name, realClock.monotonic() + failureLogMs)
       log.warn({ task: name, error }, 'background task failed')
