@@ -1061,7 +1061,7 @@ begin
      where a.role is null or b.role is null));
   return null;
 end $function$;
-comment on function note_moved_memberships() is 'Records memberships:<user> for each membership whose team or user an update changed. A change of the role is none.';
+comment on function note_moved_memberships() is 'Records memberships:<user> for each membership whose team or user an update changed. A change of the role records nothing.';
 
 CREATE OR REPLACE FUNCTION public.note_removed()
  RETURNS trigger
@@ -2132,7 +2132,7 @@ create table audit_denials (
 );
 comment on table audit_denials is 'Denied decisions of the current minute, as instances counted them. Later they become events.';
 comment on column audit_denials.decisions is 'How many different decisions the row holds.';
-comment on column audit_denials.content is 'JSON: who asked about whom, from where, and what was denied. Not compressed, because it is short-lived and mostly ids.';
+comment on column audit_denials.content is 'JSON: who asked about whom, from where, and what was denied. Stored without compression: it consists of ids and is deleted after a minute.';
 
 create table audit_details (
   event_id uuid not null,
@@ -2185,7 +2185,7 @@ comment on column audit_events.team_id is 'The team that the event concerns. Its
 comment on column audit_events.before is 'Values before the change, without personal data and secrets. json, because the chain covers the text.';
 comment on column audit_events.after is 'Values after the change, without personal data and secrets.';
 comment on column audit_events.count is 'How many equal decisions of one minute the row stands for.';
-comment on column audit_events.details_hash is 'SHA-256 of salt and details of the row in audit_details. Null where there are none.';
+comment on column audit_events.details_hash is 'SHA-256 of salt and details of the row in audit_details. Null for an event without details.';
 comment on column audit_events.mac is 'HMAC-SHA-256 of the values that the program gave, under a wrapped key: a row that another program inserted has none.';
 
 create table audit_heads (

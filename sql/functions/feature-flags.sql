@@ -29,4 +29,4 @@ begin
   return null;
 end $$;
 comment on function note_moved_memberships() is
-  'Records memberships:<user> for each membership whose team or user an update changed. A change of the role is none.';
+  'Records memberships:<user> for each membership whose team or user an update changed. A change of the role records nothing.';

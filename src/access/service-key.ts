@@ -8,6 +8,7 @@ import { idFromBytes, idLength, idToBytes } from '../kit/id.ts'
 import { sha256 } from '../platform/secrets.ts'
 import type { Fact } from './policy/facts/registry.ts'
 import type { Scope } from './policy/matrix.ts'
+import type { Restrictions } from './policy/restrictions.ts'
 import type { Caller, PresentedKey, Service } from './principal.ts'
 
 /** A service key is `vsk_` and the base64url of its id (16 bytes) and its secret (32 bytes). */
@@ -77,14 +78,14 @@ export const createServiceChecks = ({
   return {
     /**
      * The service of a key: 401 where the key is not valid, 403 where it is blocked, may not be used from the
-     * address or lacks the scope.
-     * `scope` undefined: no scope is needed. Who does not know the secret learns no reason.
+     * address or lacks the scope. `scope` undefined: no scope is needed. A caller with a wrong secret gets 401 in every case.
      */
     requireService: (
       key: PresentedKey,
       scope: Scope | undefined,
       fact: Fact['service_key'] | undefined,
       addressOf: () => string,
+      restrictions: Restrictions | undefined,
     ): Service => {
       const { id } = key
       // `live`: not revoked.
@@ -100,7 +101,7 @@ export const createServiceChecks = ({
       if (scope !== undefined && !fact.scopes.includes(scope))
         throw new Fault('service_key.scope_missing', { detail: { keyId: id, scope } })
       onServiceKeyUsed(id)
-      return { keyId: id, limitPerSecond: fact.limitPerSecond, addressOf }
+      return { keyId: id, limitPerSecond: fact.limitPerSecond, addressOf, restrictions }
     },
 
     /** The user for whom a service acts: 403 where there is no active account, or it may not sign in. */

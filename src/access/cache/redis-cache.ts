@@ -52,9 +52,9 @@ export type RedisLookup = { readonly key: FactKey } & (
  * A full server that evicts nothing refuses writes: entries in it are served, and all else is a miss that is not filled.
  *
  * An entry is authenticated under a key that is derived from SECRET, together with its name and the time at which it was missed,
- * before Postgres was read. So whoever can write to Redis cannot make an entry that is believed, nor move one to another name,
- * and can put an earlier entry back only within `ttlMs` after it was true. The id of the key is part of the prefix: entries under
- * another SECRET are never found, so an entry without a valid tag was forged. It is a miss, it is deleted, and it is reported.
+ * before Postgres was read. So a client with write access to Redis can neither forge an entry nor move one to another name, and an
+ * earlier entry that it puts back is served for at most `ttlMs` after it was true. The id of the key is part of the prefix: entries
+ * under another SECRET are never found. An entry without a valid tag is therefore a forgery: a miss, deleted and reported.
  *
  * Kinds that are `memoryOnly` are neither stored nor looked up, because their facts hold personal data.
  *

@@ -21,7 +21,7 @@ export const fullServer = 'full'
 
 /**
  * Notes the newest event of the database unless a newer one is noted, and returns the note before: the number and its tag. A note
- * that does not begin with a number counts as older; the caller sees what it is.
+ * that does not begin with a number is replaced, and returned so that the caller can report it.
  */
 export const noteScript = {
   keys: 1,

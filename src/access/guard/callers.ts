@@ -143,12 +143,12 @@ export const createCallers = ({
     authenticateFromMemory,
     authenticateService: (key, scope, deadline, addressOf) => {
       const known = factCache.peekService(key.id)
-      if (known !== undefined)
-        return { ...requireService(key, scope, known.key, addressOf), restrictions: restrictionsIn(known, ownMode) }
-      return factCache.gather([...restrictionQueries, factQuery('service_key', key.id)], deadline).then((gathered) => ({
-        ...requireService(key, scope, gathered.find('service_key', key.id), addressOf),
-        restrictions: restrictionsIn(gathered.restrictions(), ownMode),
-      }))
+      if (known !== undefined) return requireService(key, scope, known.key, addressOf, restrictionsIn(known, ownMode))
+      const gathering = factCache.gather([...restrictionQueries, factQuery('service_key', key.id)], deadline)
+      return gathering.then((gathered) => {
+        const restrictions = restrictionsIn(gathered.restrictions(), ownMode)
+        return requireService(key, scope, gathered.find('service_key', key.id), addressOf, restrictions)
+      })
     },
     authenticateActing: (service, userId, deadline, resources) => {
       const known = factCache.peek('account', userId)

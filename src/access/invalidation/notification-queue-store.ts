@@ -1,6 +1,6 @@
 import type { Sql } from '../../platform/postgres.ts'
 
-/** A transaction that has been open for long. A listener in one reads nothing, and Postgres keeps what it has not read. */
+/** A long open transaction. If its connection listens, it receives nothing, and the queue for notifications keeps growing. */
 export type OpenTransaction = { readonly pid: number; readonly application: string; readonly seconds: number }
 
 const longS = 5

@@ -5,7 +5,7 @@ import type { Facts } from './rules.ts'
 import { account, lineage, media, ownership, teamAccess, visibility } from './rules.ts'
 
 /**
- * Why a layer is evaluated where it is. Its number is a fixed name; what it needs decides its place.
+ * The reason for the place of a layer in the order of evaluation. The number of a layer is a name and says nothing about it.
  *
  * - `needs_no_resource`: its denial says nothing about the resource, so it is the first reason to be given.
  * - `loads_facts`: it stands for loading the facts that the layers after it read.
