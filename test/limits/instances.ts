@@ -1,5 +1,6 @@
 import { systemClock } from '../../src/kit/clock.ts'
 import { type Budgets, createBudgets, type Demand } from '../../src/limits/budgets.ts'
+import type { Exchange } from '../../src/limits/exchange.ts'
 import { createRedisExchange, limitScripts } from '../../src/limits/redis-exchange.ts'
 import { createLog } from '../../src/platform/log.ts'
 import { createRedis, type Forgery } from '../../src/platform/redis.ts'
@@ -15,6 +16,15 @@ export type Instance = {
 export const [mac] = createSecrets('one secret for every instance of it').macs('redis-units')
 let started = 0
 
+/** Waits for Redis as long as a loaded machine may need: after 100 ms an instance would decide by its own count. */
+const patient = (exchange: Exchange): Exchange => ({
+  ...exchange,
+  get epoch() {
+    return exchange.epoch
+  },
+  exchange: (reports, withinMs) => exchange.exchange(reports, Math.max(withinMs, 5_000)),
+})
+
 /** Instances that share budgets through the Redis at this URL. */
 export const startInstances = async (url: string, count: number): Promise<Instance[]> => {
   const instances = Array.from({ length: count }, (): Instance => {
@@ -24,14 +34,16 @@ export const startInstances = async (url: string, count: number): Promise<Instan
     const budgets = createBudgets({
       clock: systemClock,
       instances: () => count,
-      exchange: createRedisExchange({
-        redis,
-        prefix: 'test',
-        instance: `instance${started}`,
-        mac,
-        onForged: (forgery) => void forgeries.push(forgery),
-        clock: systemClock,
-      }),
+      exchange: patient(
+        createRedisExchange({
+          redis,
+          prefix: 'test',
+          instance: `instance${started}`,
+          mac,
+          onForged: (forgery) => void forgeries.push(forgery),
+          clock: systemClock,
+        }),
+      ),
     })
     return {
       budgets,
