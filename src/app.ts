@@ -109,6 +109,8 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
         authorization,
         request,
         addressOf: addresses.of,
+        address: undefined,
+        userAgent: undefined,
         contextFinding: undefined,
         audit,
         byCookie: false,

@@ -31,28 +31,84 @@ type Denial = readonly [decision: string, count: number, requestId: string]
 /** The denials of one asker, as they are stored until their minute is over. */
 export type StoredDenials = Asker & { readonly denials: readonly Denial[] }
 
-type Count = { count: number; readonly requestId: string }
-type Counted = { readonly asker: Asker; readonly counts: Map<string, Count> }
+/** One of the denials of an asker, and the next of those about the same resource. */
+type Denied = {
+  readonly action: string
+  readonly type: string
+  readonly reason: string
+  readonly requestId: string
+  count: number
+  readonly next: Denied | undefined
+}
+/** What one asker was denied, by the id of the resource. */
+type Counted = { readonly asker: Asker; readonly byResource: Map<string, Denied> }
 
-/** Who acted, as text that tells two of them apart. */
-const nameOf = (actor: AuditActor): string =>
-  typeof actor === 'string' ? actor : 'userId' in actor ? `${actor.userId} ${actor.sessionId ?? ''}` : actor.keyId
+/** The actor without what else the object knows, such as a plan. */
+const onlyActor = (actor: AuditActor): AuditActor => {
+  if (typeof actor === 'string') return actor
+  if ('keyId' in actor) return { keyId: actor.keyId }
+  const { userId, sessionId, service } = actor
+  return { userId, sessionId, ...(service && { service: { keyId: service.keyId } }) }
+}
 
 export const askerOf = (actor: AuditActor, userId: string, context: AuditContext | undefined): Asker => ({
-  actor,
+  actor: onlyActor(actor),
   user_id: userId,
   acting_key_id: context?.actingKeyId ?? null,
-  address: (context?.request && context.audit?.addressOf(context.request)) ?? null,
-  user_agent: context?.request?.headers.get('user-agent')?.slice(0, 256) ?? null,
+  address: context?.address ?? (context?.request && context.audit?.addressOf(context.request)) ?? null,
+  user_agent: (context?.userAgent ?? context?.request?.headers.get('user-agent'))?.slice(0, 256) ?? null,
 })
 
+/** Who acted, as text that tells two of them apart; no new text for the usual ones. */
+const nameOf = (actor: AuditActor): string => {
+  if (typeof actor === 'string') return actor
+  if ('keyId' in actor) return actor.keyId
+  const { userId, sessionId, service } = actor
+  // Where a service acts, the id of its key is in place of a session, which many users may share.
+  return sessionId === undefined || service !== undefined ? `${userId} ${sessionId}` : sessionId
+}
+
+const find = (first: Denied | undefined, action: string, type: string, reason: string): Denied | undefined => {
+  for (let each = first; each !== undefined; each = each.next)
+    if (each.action === action && each.reason === reason && each.type === type) return each
+  return undefined
+}
+
+const toDenials = (byResource: ReadonlyMap<string, Denied>): Denial[] => {
+  const denials: Denial[] = []
+  for (const [id, first] of byResource)
+    for (let each: Denied | undefined = first; each !== undefined; each = each.next)
+      denials.push([`${each.action} ${each.type} ${each.reason} ${id}`, each.count, each.requestId])
+  return denials
+}
+
 /**
- * Counts denied decisions in memory, by who asked about whom. Costs two look-ups for each; what is known of the client is read
- * once for each asker.
+ * Counts denied decisions in memory, by who asked about whom. Costs two look-ups for each, by texts that the request has; what is
+ * known of the client is read once for each asker.
  */
 export const createDenialCounts = () => {
-  let counted = new Map<string, Counted>()
+  /** People about themselves, which is what nearly all ask. */
+  let own = new Map<string, Counted>()
+  /** All others, by asker and by user. */
+  let others = new Map<string, Map<string, Counted>>()
   let size = 0
+
+  const ofAsker = (actor: AuditActor, userId: string): Counted | undefined => {
+    const isOwn = typeof actor !== 'string' && 'userId' in actor && actor.userId === userId
+    return isOwn ? own.get(nameOf(actor)) : others.get(nameOf(actor))?.get(userId)
+  }
+
+  const addAsker = (actor: AuditActor, userId: string, context: AuditContext | undefined): Counted => {
+    const added: Counted = { asker: askerOf(actor, userId, context), byResource: new Map() }
+    const name = nameOf(actor)
+    if (typeof actor !== 'string' && 'userId' in actor && actor.userId === userId) own.set(name, added)
+    else {
+      const users = others.get(name) ?? new Map<string, Counted>()
+      others.set(name, users.set(userId, added))
+    }
+    return added
+  }
+
   return {
     /** Different ones. */
     get size() {
@@ -61,36 +117,33 @@ export const createDenialCounts = () => {
 
     /** False: it is a new one, and there is no room for it. */
     add: (
-      { actor, userId, action, resource }: DecisionSubject,
+      { actor, userId, action, resource: { type, id } }: DecisionSubject,
       reason: string,
       context: AuditContext | undefined,
       hasRoom: boolean,
     ): boolean => {
-      const name = `${nameOf(actor)} ${userId}`
-      const decision = `${action} ${resource.type} ${reason} ${resource.id}`
-      let of = counted.get(name)
-      const known = of?.counts.get(decision)
+      const counted = ofAsker(actor, userId)
+      const first = counted?.byResource.get(id)
+      const known = find(first, action, type, reason)
       if (known !== undefined) {
         known.count += 1
         return true
       }
       if (!hasRoom) return false
-      if (of === undefined) {
-        of = { asker: askerOf(actor, userId, context), counts: new Map() }
-        counted.set(name, of)
-      }
-      of.counts.set(decision, { count: 1, requestId: context?.requestId ?? '' })
+      const { byResource } = counted ?? addAsker(actor, userId, context)
+      byResource.set(id, { action, type, reason, requestId: context?.requestId ?? '', count: 1, next: first })
       size += 1
       return true
     },
 
     /** Takes all of them out. */
     take: (): readonly StoredDenials[] => {
-      const taken = [...counted.values()].map(({ asker, counts }) => ({
-        ...asker,
-        denials: [...counts].map(([decision, { count, requestId }]): Denial => [decision, count, requestId]),
-      }))
-      counted = new Map()
+      const taken: StoredDenials[] = []
+      for (const { asker, byResource } of own.values()) taken.push({ ...asker, denials: toDenials(byResource) })
+      for (const users of others.values())
+        for (const { asker, byResource } of users.values()) taken.push({ ...asker, denials: toDenials(byResource) })
+      own = new Map()
+      others = new Map()
       size = 0
       return taken
     },
@@ -110,14 +163,19 @@ export const sizeOf = (
   return { decisions, different }
 }
 
+type Merged = {
+  readonly asker: Asker
+  readonly counts: Map<string, { count: number; readonly requestId: string }>
+}
+
 /** Adds up what was stored in one minute, over all instances. Lets the event loop run in between. */
 export const mergeDenials = async (parts: readonly string[]): Promise<readonly StoredDenials[]> => {
-  const merged = new Map<string, Counted>()
+  const merged = new Map<string, Merged>()
   let untilTurn = mergedAtOnce
   for (const part of parts) {
     for (const { denials, ...asker } of JSON.parse(part) as readonly StoredDenials[]) {
       const name = `${nameOf(asker.actor)} ${asker.user_id}`
-      const of = merged.get(name) ?? { asker, counts: new Map<string, Count>() }
+      const of = merged.get(name) ?? { asker, counts: new Map() }
       merged.set(name, of)
       for (const [decision, count, requestId] of denials) {
         const known = of.counts.get(decision)

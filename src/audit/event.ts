@@ -28,7 +28,7 @@ type AuditValue = string | number | boolean | null | readonly (string | number)[
 type Values = Readonly<Record<string, string | number | boolean | null | undefined>>
 
 /** What the audit reads of a request. Work that belongs to no request has a context by `taskContext`. */
-export type AuditContext = Pick<RequestContext, 'requestId' | 'actingKeyId' | 'audit'> & {
+export type AuditContext = Pick<RequestContext, 'requestId' | 'actingKeyId' | 'audit' | 'address' | 'userAgent'> & {
   readonly request?: Request | undefined
 }
 
@@ -109,9 +109,13 @@ const maxNameLength = 200
 const cut = (text: string, maxLength: number): string =>
   text.length <= maxLength ? text : `${text.slice(0, maxLength - 1)}…`
 
-const detailsOf = ({ context: { request, audit }, names, ...given }: AuditEntry): Record<string, unknown> => {
-  const address = given.address ?? (request && audit?.addressOf(request))
-  const agent = given.userAgent ?? request?.headers.get('user-agent')
+const detailsOf = ({
+  context: { request, audit, ...client },
+  names,
+  ...given
+}: AuditEntry): Record<string, unknown> => {
+  const address = given.address ?? client.address ?? (request && audit?.addressOf(request))
+  const agent = given.userAgent ?? client.userAgent ?? request?.headers.get('user-agent')
   return {
     ...(address !== undefined && { address }),
     ...(agent && { user_agent: cut(agent, maxAgentLength) }),

@@ -17,7 +17,7 @@ import { type AuditContext, type AuditEntry, type PreparedEvent, prepareEvent, t
 import { maxBatch, type StoredPart as Part, type SinkStore } from './sink-store.ts'
 
 /** How often queued events are written: with the time of a write, a killed process loses less than a second of them. */
-export const sinkMs = 250
+export const sinkMs = 400
 /** Different decisions, and events, that are held until the next write. */
 const maxQueued = 20_000
 /** Different denied decisions of a minute that are added up at once. */
@@ -109,7 +109,7 @@ const createSampler = (clock: Clock, perSecond: number, random: () => number) =>
  * Guarantee: every denied decision is recorded. Equal ones of a minute become one row with their count, over all instances; more
  * than five different ones of one asker share rows (see `toEntries`). In a minute with more than 20,000 different ones equal ones
  * may be counted in several rows. Of allowed ones a sample is recorded, about ten a second for each instance. `decided` and
- * `event` are synchronous and never throw. What is queued is written every 250 ms, so a killed process loses less than a second
+ * `event` are synchronous and never throw. What is queued is written every 400 ms, so a killed process loses less than a second
  * of it.
  *
  * Degrades: while Postgres is down the queue holds up to 20,000 different events. Beyond that they are dropped, and counted: the

@@ -47,6 +47,9 @@ export type RequestContext = {
   readonly request: Request
   /** The address of the client of a request. */
   readonly addressOf: (request: Request) => string
+  /** The address of the client and its `User-Agent` (at most 512 characters), once they were read: each costs about 1 µs. */
+  address?: string | undefined
+  userAgent?: string | undefined
   /** What the layer of the security context found, once the caller is known. */
   contextFinding?: CircumstanceFinding | undefined
   /** Set when the request was counted on a budget. */

@@ -34,7 +34,7 @@ export type PlaceOf = (client: ClientContext) => RequestPlace
 /** An assessment, and the client that it is about. */
 type Known = Client & { readonly assessment: Assessment; readonly older: Known | undefined }
 
-type ScreenedRequest = Pick<RequestContext, 'requestId' | 'request' | 'addressOf' | 'place'>
+type ScreenedRequest = Pick<RequestContext, 'requestId' | 'request' | 'addressOf' | 'place' | 'address' | 'userAgent'>
 
 const maxUserAgentLength = 512
 
@@ -200,6 +200,8 @@ export const createScreening = ({
       const { isRefused, finding, place } =
         find(origin, address, userAgent) ?? assess(session, { address, userAgent }, context)
       context.place = place
+      context.address = address
+      context.userAgent = userAgent
       if (isRefused && !isWayOut) refuse()
       return finding
     },

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'bun:test'
 import type { StoredDenials } from '../../src/audit/denials.ts'
+import type { AuditActor } from '../../src/audit/event.ts'
 import { createAuditSource, type PreparedEvent } from '../../src/audit/event.ts'
 import { createAuditSink } from '../../src/audit/sink.ts'
 import type { SinkStore, StoredPart } from '../../src/audit/sink-store.ts'
@@ -33,9 +34,10 @@ const createWorld = (limits: { queued?: number; allows?: number } = {}) => {
   }
   const log = createLog('info', { write: (line: string) => void lines.push(line) })
   const sink = createAuditSink({ store, source, clock, log, limits, random: () => 0.5 })
+  const stored = () => parts.flatMap(({ content }) => JSON.parse(content) as StoredDenials[])
   const counted = () =>
-    parts.flatMap(({ content }) => (JSON.parse(content) as StoredDenials[]).flatMap(({ denials }) => denials))
-  return { sink, clock, lines, events, counted, state }
+    stored().flatMap(({ denials }) => denials.map(([decision, count]) => [decision, count] as const))
+  return { sink, clock, lines, events, stored, counted, state }
 }
 const gone = Object.assign(new Error('the connection was refused'), { code: 'ECONNREFUSED' })
 
@@ -47,11 +49,38 @@ describe('the queue of audit events', () => {
     sink.decided(false, 'default.deny', about(other), undefined)
     sink.decided(false, 'default.deny', about(one, 'write'), undefined)
     await sink.flush()
-    expect(counted().map(([decision, count]) => [decision, count])).toEqual([
-      [`read project default.deny ${one}`, 3],
-      [`read project default.deny ${other}`, 1],
-      [`write project default.deny ${one}`, 1],
-    ])
+    expect(Object.fromEntries(counted())).toEqual({
+      [`read project default.deny ${one}`]: 3,
+      [`read project default.deny ${other}`]: 1,
+      [`write project default.deny ${one}`]: 1,
+    })
+  })
+
+  test('counts the denials of each asker apart: a person, a service, and people for whom a service acts', async () => {
+    const { sink, stored } = createWorld()
+    const [ada, ben, keyId, resource] = [newId(), newId(), newId(), { type: 'project', id: newId() }]
+    const acting = { service: { keyId }, sessionId: keyId, plan: 'free' }
+    const askers: readonly (readonly [AuditActor, string])[] = [
+      [{ userId: ada, sessionId: newId() }, ada],
+      [{ userId: ada, sessionId: newId() }, ada],
+      [{ userId: ada, sessionId: newId() }, ben],
+      [{ keyId }, ada],
+      [{ keyId }, ben],
+      [{ userId: ada, ...acting }, ada],
+      [{ userId: ben, ...acting }, ben],
+      ['anonymous', ada],
+    ]
+    // Asker 1 is denied once, asker 2 twice, and so on.
+    for (const [at, [actor, userId]] of askers.entries())
+      for (let time = 0; time <= at; time += 1)
+        sink.decided(false, 'default.deny', { actor, userId, action: 'read', resource }, undefined)
+    await sink.flush()
+    const found = stored().sort((one, other) => (one.denials[0]?.[1] ?? 0) - (other.denials[0]?.[1] ?? 0))
+    expect(found.map(({ denials }) => denials.map(([, count]) => count))).toEqual(askers.map((_, at) => [at + 1]))
+    expect(found.map(({ user_id }) => user_id)).toEqual(askers.map(([, userId]) => userId))
+    // Of the caller nothing is stored but who it is.
+    expect(found[0]?.actor).toEqual(askers[0]?.[0])
+    expect(found[5]?.actor).toEqual({ userId: ada, sessionId: keyId, service: { keyId } })
   })
 
   test('samples allowed decisions by their rate, each with how many it stands for', async () => {
