@@ -77,6 +77,10 @@ export type FactCache = {
   invalidate(keys: Iterable<FactKey> | 'everything'): void
 }
 
+/** Every request reads these two, so their keys are made once. */
+const modeKey = factKey('mode', restrictionsId)
+const blockedNetworksKey = factKey('blocked_networks', restrictionsId)
+
 /** Facts in one load of `renew`. */
 const renewedAtOnce = 200
 
@@ -129,8 +133,8 @@ export const createFactCache = ({
     return found as Lookup<never>
   }
   const restrictionsFromMemory = (): RestrictionFacts | undefined => {
-    const mode = fromMemory('mode', restrictionsId)
-    const blockedNetworks = fromMemory('blocked_networks', restrictionsId)
+    const mode = memory.get(modeKey, nowMs) as Lookup<Fact['mode']>
+    const blockedNetworks = memory.get(blockedNetworksKey, nowMs) as Lookup<Fact['blocked_networks']>
     if (mode.kind === 'miss' || blockedNetworks.kind === 'miss') return undefined
     return { mode: factIn(mode), blockedNetworks: factIn(blockedNetworks) }
   }
