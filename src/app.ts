@@ -23,6 +23,7 @@ import { createLoggablePath } from './http/loggable-path.ts'
 import { kindOf, priorityOf } from './http/priority.ts'
 import { givenRequestId, type RequestContext } from './http/request-context.ts'
 import { addCookies, addRateLimit, createResponder, type Responder } from './http/responder.ts'
+import { createRouteIndex } from './http/route-index.ts'
 import { toFault } from './http/to-fault.ts'
 import { exportRoutes } from './identity/export/routes.ts'
 import { identityProviderRoutes } from './identity/identity-providers/routes.ts'
@@ -73,11 +74,13 @@ type Parts = {
   /** The `Allow` of a path; undefined where no route has it. */
   readonly allowedMethods: (path: string) => string | undefined
   readonly loggablePath: (path: string) => string
+  /** The path of the route of a request that did not get there; undefined where no route has its path. */
+  readonly routeOf: (request: Request) => string | undefined
 }
 
 /** What every request passes, by Elysia's pipeline or by the front door. */
-const createSteps = ({ services, responder, addresses, allowedMethods, loggablePath }: Parts): Steps => {
-  const { config, clock, log, lifecycle, staleReads, limits, signals, barrier } = services
+const createSteps = ({ services, responder, addresses, allowedMethods, loggablePath, routeOf }: Parts): Steps => {
+  const { config, clock, log, lifecycle, staleReads, limits, signals, barrier, requestRecorder } = services
   const newTraceId = createTraceIds()
   const startDeadline = createAdmittedDeadlines({
     clock,
@@ -100,12 +103,14 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
     addCookies(markStaleReads(response, deadline), setCookies)
 
   return {
-    begin: (request, authorization) => {
+    begin: (request, authorization, route, arrivedMs) => {
       const deadline = startDeadline(config.requestTimeoutMs, request)
       const context: RequestContext = {
         requestId: traceIdOf(request.headers.get('traceparent')) ?? newTraceId(),
         contentLength: contentLengthOf(request),
         deadline,
+        arrivedMs: arrivedMs ?? deadline.startedMs ?? clock.monotonic(),
+        route,
         authorization,
         request,
         addressOf: addresses.of,
@@ -122,6 +127,7 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
         principal: undefined,
         place: undefined,
         asked: undefined,
+        isRefused: false,
       }
       deadline.owner = context
       return context
@@ -140,7 +146,9 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
     answer: (response, { request, context, set }) => {
       if (response instanceof Response) {
         signals?.answered(request, context, response.status, undefined)
-        return addRateLimit(finish(response, context), context.rateLimit)
+        const given = addRateLimit(finish(response, context), context.rateLimit)
+        requestRecorder.answered(request, context, response.status)
+        return given
       }
       const custom = response instanceof ElysiaCustomStatusResponse ? response : undefined
       const status = custom === undefined ? set.status : custom.code
@@ -154,7 +162,9 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
         headers: set.headers,
         rateLimit: context.rateLimit,
       })
-      return finish(answer, context)
+      const finished = finish(answer, context)
+      requestRecorder.answered(request, context, code)
+      return finished
     },
 
     refuse: (code, error, { request, context }) => {
@@ -183,7 +193,11 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
         fromRequest: fault.code === 'identity.not_signed_in' ? { credential: credentialOf(context) } : undefined,
         rateLimit: context.rateLimit,
       })
-      return finish(problem, context)
+      const finished = finish(problem, context)
+      context.isRefused = true
+      context.route ??= routeOf(request)
+      requestRecorder.answered(request, context, fault.status)
+      return finished
     },
   }
 }
@@ -218,25 +232,35 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     addresses,
     allowedMethods: (path) => allowedMethods(app, path),
     loggablePath: createLoggablePath(() => app.routes),
+    routeOf: (request) => routeOf(request)?.path,
   })
 
-  const begin = (request: Request) => steps.begin(request, request.headers.get('authorization'))
+  /** When requests came, some of which wait before the application gets them. */
+  const arrivals = new WeakMap<Request, number>()
+  const begin = (request: Request) =>
+    steps.begin(request, request.headers.get('authorization'), undefined, arrivals.get(request))
 
   /** The methods of a path, to a preflight (CORS) as to any other OPTIONS request. */
-  const answerOptions = (request: Request, { requestId }: RequestContext): Response => {
+  const answerOptions = (request: Request, context: RequestContext): Response => {
     const allow = allowedMethods(app, pathOf(request.url))
     if (allow === undefined) throw new Fault('route.not_found')
-    return responder.options({
-      requestId,
+    const answer = responder.options({
+      requestId: context.requestId,
       origin: responder.originOf(request),
       methods: allow,
       requested: request.headers.get('access-control-request-headers'),
     })
+    services.requestRecorder.answered(request, context, answer.status)
+    return answer
   }
 
   const app = new Elysia({ adapter, normalize: false, handler: { standardHostname: false } })
     .decorate(contextSlot)
-    .onError(({ code, error, request, context = begin(request) }) => steps.refuse(code, error, { request, context }))
+    .onError(({ code, error, request, route, context = begin(request) }) => {
+      // Empty where no route was found.
+      if (route) context.route = route
+      return steps.refuse(code, error, { request, context })
+    })
     // Not awaited, because its source has no `return f(`: see elysia-adapter.ts.
     .onRequest((incoming) => {
       const { request } = incoming
@@ -247,9 +271,12 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
       if (!isOptions) anonymous.refuse(request, incoming.context)
       return isOptions ? answerOptions(request, incoming.context) : undefined
     })
-    .mapResponse(({ response, set, request, context }) =>
-      steps.answer(response, { request, context, set: set as DirectContext['set'] }),
-    )
+    .mapResponse(({ response, set, request, route, context }) => {
+      // Elysia maps what the error handler returns too.
+      if (context.isRefused) return response as Response
+      context.route = route
+      return steps.answer(response, { request, context, set: set as DirectContext['set'] })
+    })
     .use(healthRoutes(services, addresses))
     .use(docsRoutes(responder, restrictionFaultsOf))
     .use(identityRoutes({ ...services, addressOf: addresses.of }))
@@ -284,7 +311,12 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
   app.compile()
   anonymous.readRoutes(app.routes)
   barrier.readRoutes(app.routes, addresses)
-  const general = barrier.admitBefore(anonymous.countBefore(app.fetch))
+  const routeOf = createRouteIndex(app.routes)
+  const counted = barrier.admitBefore(anonymous.countBefore(app.fetch))
+  const general = (request: Request, arrivedMs = services.clock.monotonic()) => {
+    arrivals.set(request, arrivedMs)
+    return counted(request)
+  }
   const direct = directRoutes(app.routes, frontDoorRoutes)
   return Object.assign(app, { serve: createFrontDoor({ routes: direct, steps, general }) })
 }

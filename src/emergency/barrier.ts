@@ -6,7 +6,7 @@ import { Fault } from '../fault.ts'
 import type { ClientAddresses } from '../http/client-addresses.ts'
 import type { securitySchemes } from '../http/contract.ts'
 import type { RequestContext } from '../http/request-context.ts'
-import { pathOf } from '../kit/authority.ts'
+import { createRouteIndex } from '../http/route-index.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { createNetworkSet, type NetworkSet } from '../kit/network-set.ts'
 import { passes, type RouteClass, refusals, routeClasses } from './route-classes.ts'
@@ -26,33 +26,13 @@ type KnownRoute = { readonly routeClass: RouteClass; readonly isGuarded: boolean
 /** The credentials that the guard reads, by their names in the OpenAPI document. */
 const guardCredentials: ReadonlySet<string> = new Set<keyof typeof securitySchemes>(['bearer', 'cookie', 'service_key'])
 
-/** Elysia gives a path that ends with a slash to the route without it. */
-const routePathOf = (path: string): string => (path.endsWith('/') && path.length > 1 ? path.slice(0, -1) : path)
-
-/** Finds the route of a request; undefined where no route has its method and path. */
-const createRouteIndex = (routes: readonly Route[]) => {
-  const fixed = new Map<string, KnownRoute>()
-  const patterns: { readonly method: string; readonly pattern: RegExp; readonly route: KnownRoute }[] = []
-  for (const { method, path, hooks } of routes) {
-    const name = `${method} ${path.replace(/:(\w+)/g, '{$1}')}`
-    const { hide = false, security = [] } = hooks.detail ?? {}
-    // Default deny: a route that the table lacks is one that writes.
-    const routeClass = routeClasses[name] ?? (hide ? 'free' : 'write')
-    const takesLinks = security.flatMap(Object.keys).some((name) => !guardCredentials.has(name))
-    const route = { routeClass, isGuarded: security.length > 0, takesLinks }
-    if (path.includes(':') || path.includes('*')) {
-      const pattern = new RegExp(`^${path.replace(/[.]/g, '\\.').replace(/:\w+/g, '[^/]+').replace(/\*/g, '.*')}$`)
-      patterns.push({ method, pattern, route })
-    } else fixed.set(`${method} ${routePathOf(path)}`, route)
-  }
-  return ({ method: given, url }: Request): KnownRoute | undefined => {
-    const method = given === 'HEAD' ? 'GET' : given
-    const path = routePathOf(pathOf(url))
-    return (
-      fixed.get(`${method} ${path}`) ??
-      patterns.find((each) => each.method === method && each.pattern.test(path))?.route
-    )
-  }
+/** How the restrictions take a route. */
+const toKnownRoute = ({ method, path, hooks }: Route): KnownRoute & Pick<Route, 'method' | 'path'> => {
+  const { hide = false, security = [] } = hooks.detail ?? {}
+  // Default deny: a route that the table lacks is one that writes.
+  const routeClass = routeClasses[`${method} ${path.replace(/:(\w+)/g, '{$1}')}`] ?? (hide ? 'free' : 'write')
+  const takesLinks = security.flatMap(Object.keys).some((name) => !guardCredentials.has(name))
+  return { method, path, routeClass, isGuarded: security.length > 0, takesLinks }
 }
 
 /** The set of a fact is made once. */
@@ -149,7 +129,7 @@ export const createBarrier = ({
   return {
     /** Learns the routes, and how to tell the address of a client. */
     readRoutes: (routes: readonly Route[], addresses: Pick<ClientAddresses, 'of'>): void => {
-      findRoute = createRouteIndex(routes)
+      findRoute = createRouteIndex(routes.map(toKnownRoute))
       addressOf = addresses.of
     },
 

@@ -3,12 +3,18 @@ import type { MaybePromise } from '../kit/maybe-promise.ts'
 import type { DirectContext, DirectRoute } from './elysia-adapter.ts'
 import type { RequestContext } from './request-context.ts'
 
-type Fetch = (request: Request) => MaybePromise<Response>
+/** `arrivedMs`: when the request came, where it had to wait before. */
+type Fetch = (request: Request, arrivedMs?: number) => MaybePromise<Response>
 
 /** What the application does with every request, by whichever way it comes. */
 export type Steps = {
-  /** The context of a request, which has this `Authorization`. */
-  begin(request: Request, authorization: string | null): RequestContext
+  /** The context of a request, which has this `Authorization`. `route` is its path, where that is known. */
+  begin(
+    request: Request,
+    authorization: string | null,
+    route: string | undefined,
+    arrivedMs: number | undefined,
+  ): RequestContext
   /** Refuses a request before its route is known to be right: for its Host, its length, or because the server stops. */
   admit(request: Request, context: RequestContext): void
   /** The response with what a handler returned. */
@@ -68,15 +74,15 @@ export const createFrontDoor = ({
   const byPath = new Map(
     [...routes].map(([name, route]) => {
       const [method = '', path = ''] = name.split(' ')
-      return [path, { method, route }]
+      return [path, { method, path, route }]
     }),
   )
-  return (request) => {
+  return (request, arrivedMs) => {
     const found = byPath.get(pathAndQueryOf(request.url))
-    if (found === undefined || request.method !== found.method) return general(request)
+    if (found === undefined || request.method !== found.method) return general(request, arrivedMs)
     const authorization = request.headers.get('authorization')
-    if (authorization === null) return general(request)
-    const context = steps.begin(request, authorization)
+    if (authorization === null) return general(request, arrivedMs)
+    const context = steps.begin(request, authorization, found.path, arrivedMs)
     const given: DirectContext = { request, context, set: { headers: {} }, entry: undefined, body: undefined }
     try {
       steps.admit(request, context)

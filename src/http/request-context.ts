@@ -35,6 +35,10 @@ export type RequestContext = {
   /** The Content-Length of the request, so that its headers are searched once. NaN where it is not a number. */
   readonly contentLength: number | undefined
   readonly deadline: Deadline
+  /** When the request came, on the clock of its deadline. */
+  readonly arrivedMs: number
+  /** The path of its route, such as `/api/v1/teams/:team_id`; undefined until it is known, and where no route has the path. */
+  route: string | undefined
   /** The `Authorization` of the request, read once. */
   readonly authorization: string | null
   /** What records the changes of the request. Without it a change is refused. */
@@ -67,6 +71,8 @@ export type RequestContext = {
   asked?: Asked | readonly Asked[] | undefined
   /** The mode of the service lets this request only take access away, not give any. */
   onlyNarrowing?: boolean
+  /** Set once the request is refused: its response is finished. */
+  isRefused?: boolean
   /** Units of it that the request was counted with by its body. */
   paidUnits?: number | undefined
 }

@@ -26,6 +26,8 @@ export type Resource = 'statements' | 'batches' | 'changes'
 export type Deadline = {
   /** What it is the deadline of, such as the context of a request. */
   owner?: object | undefined
+  /** When it began, on its clock. */
+  readonly startedMs?: number
   remainingMs(): number
   /** Throws `DeadlinePassed` when no time is left. */
   check(): void
@@ -110,11 +112,13 @@ export class ClockDeadline implements Deadline {
   readonly #waits: Waits
   readonly #endsAtMs: number
   owner: object | undefined = undefined
+  readonly startedMs: number
 
   constructor(clock: Clock, waits: Waits, budgetMs: number) {
     this.#clock = clock
     this.#waits = waits
-    this.#endsAtMs = clock.monotonic() + budgetMs
+    this.startedMs = clock.monotonic()
+    this.#endsAtMs = this.startedMs + budgetMs
   }
 
   remainingMs() {

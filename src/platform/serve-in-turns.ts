@@ -11,10 +11,11 @@ const requestsPerTurn = 512
  * for it. Here requests beyond `perTurn` wait for a later turn, in the order in which they came. A connection whose request
  * waits is not ready, so the runtime comes to its turn.
  *
- * Cost: a counter for each request, and one `setImmediate` for every `perTurn` of them.
+ * Cost: a counter for each request, and one `setImmediate` for every `perTurn` of them. `serve` is given the time at which a
+ * request came that had to wait.
  */
 export const serveInTurns = <Q, A>(
-  serve: (request: Q) => MaybePromise<A>,
+  serve: (request: Q, arrivedMs?: number) => MaybePromise<A>,
   perTurn = requestsPerTurn,
 ): ((request: Q) => MaybePromise<A>) => {
   let served = 0
@@ -42,9 +43,10 @@ export const serveInTurns = <Q, A>(
       return serve(request)
     }
     askForTurn()
+    const arrivedMs = performance.now()
     const turn = new Promise<void>((resolve) => {
       waiting.push(resolve)
     })
-    return turn.then(() => serve(request))
+    return turn.then(() => serve(request, arrivedMs))
   }
 }

@@ -1,7 +1,8 @@
 import http from 'node:http'
 import { serveInTurns } from './serve-in-turns.ts'
 
-export type Fetch = (request: Request) => Response | Promise<Response>
+/** `arrivedMs`: when the request came, by `performance.now()`, where it had to wait before. */
+export type Fetch = (request: Request, arrivedMs?: number) => Response | Promise<Response>
 
 export type ServeOptions = {
   /** Undefined: every address of the machine, or every IPv4 address where there is no IPv6. */

@@ -10,13 +10,15 @@ const startDeadline = createDeadlines(systemClock)
 let refusedBefore: Error | undefined
 
 const steps: Steps = {
-  begin: (request) => ({
+  begin: (request, _authorization, route, arrivedMs = 0) => ({
     requestId: 'r',
     contentLength: undefined,
     deadline: startDeadline(1_000),
     authorization: 'a',
     request,
     addressOf: () => '192.0.2.1',
+    arrivedMs,
+    route,
   }),
   admit: () => {
     if (refusedBefore !== undefined) throw refusedBefore

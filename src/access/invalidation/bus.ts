@@ -1,5 +1,5 @@
 import type { Clock } from '../../kit/clock.ts'
-import type { Histogram } from '../../kit/histogram.ts'
+import type { LogHistogram } from '../../kit/log-histogram.ts'
 import type { BusHandlers } from './bus-handlers.ts'
 import type { CommitWait } from './commit-waits.ts'
 import { type BusConnection, createLeaseKeeper } from './lease-keeper.ts'
@@ -52,7 +52,7 @@ export type Bus = {
   membersOfOtherVersion(): string[]
   readonly counts: Readonly<BusCounts>
   /** How long changes of this instance waited for acknowledgements, in milliseconds. */
-  readonly waits: Pick<Histogram, 'count' | 'max' | 'quantile'>
+  readonly waits: Pick<LogHistogram, 'count' | 'max' | 'quantile'>
   close(): Promise<void>
 }
 

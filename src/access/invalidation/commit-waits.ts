@@ -1,5 +1,5 @@
 import type { Clock } from '../../kit/clock.ts'
-import { createHistogram } from '../../kit/histogram.ts'
+import { LogHistogram } from '../../kit/log-histogram.ts'
 import type { Membership } from './membership.ts'
 import type { BusTiming } from './timing.ts'
 
@@ -45,7 +45,7 @@ const unknownMembers = ''
 export const createCommitWaits = ({ clock, timing, membership, isProven, acknowledge, after }: Dependencies) => {
   const waits = new Map<string, PendingAcks>()
   const counts = { commits: 0, acknowledged: 0, lapsed: 0 }
-  const durationsMs = createHistogram()
+  const durationsMs = new LogHistogram()
 
   const releaseIfComplete = ({ missing, release }: PendingAcks) => {
     if (missing?.size === 0) release()

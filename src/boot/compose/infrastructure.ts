@@ -55,6 +55,7 @@ import { MailRefused, type SendMail } from '../../platform/smtp.ts'
 import { createSecretStore } from '../../secrets/store.ts'
 import { openWrappedKeys } from '../../secrets/wrapped-keys.ts'
 import { prepareDatabase } from '../prepare-database.ts'
+import { composeMeasurement } from './measurement.ts'
 import { composeSecurityContext } from './security-context.ts'
 import { composeSignals, withSignals } from './signals.ts'
 
@@ -201,6 +202,7 @@ export const composeInfrastructure = async (
 ) => {
   const log = overrides.log ?? createLog(config.logLevel)
   const clock = createSharedClock(overrides.clock ?? systemClock, log)
+  const measurement = composeMeasurement(clock, stack)
   const prepared = await prepareDatabase(connection, config, log, overrides.report ?? (() => {}))
   const { budget, flags, route, migrations } = prepared
 
@@ -297,6 +299,7 @@ export const composeInfrastructure = async (
     realClock: systemClock,
     leaseClock: createLeaseClock(systemClock),
     log,
+    ...measurement,
     recordSecurityEvent,
     /** Undefined: ANOMALY is off. */
     signals,

@@ -1,0 +1,69 @@
+import type { Clock } from '../kit/clock.ts'
+import { RollingDistinct } from '../kit/distinct-sketch.ts'
+import { RollingWindows, type WindowReading } from '../kit/rolling-windows.ts'
+
+/**
+ * What is timed. `authentication`: signing in and refreshing, `authorization`: requests for decisions, `api`: every request;
+ * from its arrival to the response. `l1`, `l2`, `l3`: reading the facts of a decision from memory, from Redis, from the rows of
+ * effective access in Postgres. `database`: statements, without their wait for a connection. `event_loop`: how late timers run.
+ */
+export const timedMetrics = [
+  'authentication',
+  'registration',
+  'authorization',
+  'l1',
+  'l2',
+  'l3',
+  'database',
+  'api',
+  'event_loop',
+] as const
+export type TimedMetric = (typeof timedMetrics)[number]
+
+/** `10s` is that of alerts. */
+export const windowLengths = {
+  '10s': { ms: 10_000, stepMs: 1_000 },
+  '1m': { ms: 60_000, stepMs: 1_000 },
+  '5m': { ms: 300_000, stepMs: 5_000 },
+  '1h': { ms: 3_600_000, stepMs: 60_000 },
+} as const
+export type WindowName = keyof typeof windowLengths
+export const windowNames = Object.keys(windowLengths) as WindowName[]
+
+/** Of concurrent users. */
+const usersWindowMs = 60_000
+
+/** One figure of one request, or of a part of it. */
+export type RecordTime = (metric: TimedMetric, ms: number, failed: boolean) => void
+
+/**
+ * Times of everything that this instance does, over rolling windows.
+ *
+ * Guarantee: every value is counted, none is sampled. Cost of a record: a reading of the clock and one write; see
+ * `test/bench/recorder.ts`.
+ */
+export const createRecorder = ({ clock }: { readonly clock: Pick<Clock, 'monotonic'> }) => {
+  const windows = Object.fromEntries(timedMetrics.map((metric) => [metric, new RollingWindows(windowLengths)])) as {
+    readonly [M in TimedMetric]: RollingWindows<WindowName>
+  }
+  const users = new RollingDistinct(usersWindowMs)
+  return {
+    /** `nowMs` is the time of the clock, for those who have just read it. */
+    record: (metric: TimedMetric, ms: number, failed: boolean, nowMs = clock.monotonic()): void =>
+      windows[metric].record(ms, failed, nowMs),
+    /** A person or a service asked for something. */
+    seen: (principalId: string, nowMs = clock.monotonic()): void => users.add(principalId, nowMs),
+    window: (name: WindowName): { readonly [M in TimedMetric]: WindowReading } => {
+      const nowMs = clock.monotonic()
+      return Object.fromEntries(timedMetrics.map((metric) => [metric, windows[metric].read(name, nowMs)])) as {
+        [M in TimedMetric]: WindowReading
+      }
+    },
+    /** Since the start. */
+    total: (metric: TimedMetric): WindowReading => windows[metric].total(),
+    /** The distinct principals of the last minute. */
+    users: () => users.sketch(clock.monotonic()),
+  }
+}
+
+export type Recorder = ReturnType<typeof createRecorder>
