@@ -4,7 +4,13 @@ import type { Clock } from '../kit/clock.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import type { MaybePromise } from '../kit/maybe-promise.ts'
 import type { DecisionCounters } from './cache/decision-counters.ts'
-import { createDecisionFacts, type DecisionFacts, type OnDecision, type Question } from './cache/decision-facts.ts'
+import {
+  createDecisionFacts,
+  type DecisionFacts,
+  type OnDecision,
+  type OnMemoryRead,
+  type Question,
+} from './cache/decision-facts.ts'
 import type { FactCache } from './cache/fact-cache.ts'
 import {
   type Explanation,
@@ -174,6 +180,7 @@ export const createAccess = ({
   verifiedOnly = false,
   onServiceKeyUsed = () => {},
   onDecision = () => {},
+  onMemoryRead = () => {},
   decisionAudit = unrecorded,
 }: {
   facts: FactCache
@@ -184,10 +191,11 @@ export const createAccess = ({
   verifiedOnly?: boolean
   onServiceKeyUsed?: (keyId: string) => void
   onDecision?: OnDecision
+  onMemoryRead?: OnMemoryRead
   /** Records the decisions that let requests in or refuse them. */
   decisionAudit?: DecisionAudit
 }): Access => {
-  const decisionFacts = createDecisionFacts({ facts: factCache, decisionCounters, onDecision })
+  const decisionFacts = createDecisionFacts({ facts: factCache, clock, decisionCounters, onDecision, onMemoryRead })
   const deciding = createDeciding(ownMode)
   const { withMode, decideIn, redacted } = deciding
   const allowedMedia = (all: readonly Facts[], action: Action): (MediaFact | undefined)[] =>

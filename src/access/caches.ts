@@ -55,6 +55,8 @@ type Dependencies = {
   readonly tierSwitches: { readonly stored: FlagValues; readonly read: (sql: Sql) => Promise<FlagValues> }
   /** Throws while Postgres does not answer. Default: never. */
   readonly requireAvailable?: () => void
+  /** Called for each reading of facts from Redis, or by a request from the effective access rows in Postgres. */
+  readonly onTierRead?: ((tier: 'l2' | 'l3', ms: number, failed: boolean) => void) | undefined
   /** Learn of the connection of the bus and of events. */
   readonly hooks?: OutageHooks | undefined
   /** Default: a lease of 1,000 ms, a heartbeat each 250 ms, and the intervals of the outbox. */
@@ -130,6 +132,22 @@ const watchCommits = <B extends Pick<Bus, 'registerCommit'>>(bus: B, hooks: Outa
   },
 })
 
+/** Times the loads by the effective access rows. */
+const timeLoads = (load: LoadFacts, clock: Clock, onTierRead: Dependencies['onTierRead']): LoadFacts => {
+  if (onTierRead === undefined) return load
+  return async (queries, options) => {
+    const startedMs = clock.monotonic()
+    try {
+      const loaded = await load(queries, options)
+      if (loaded.tier === 'l3') onTierRead('l3', clock.monotonic() - startedMs, false)
+      return loaded
+    } catch (error) {
+      onTierRead('l3', clock.monotonic() - startedMs, true)
+      throw error
+    }
+  }
+}
+
 /** One renewal after the other. Returns how to end them. */
 const renewRepeatedly = (facts: Pick<FactCache, 'renew'>, everyMs: number, log: Log): (() => void) => {
   let isRunning = false
@@ -182,7 +200,7 @@ const withoutEntries = (registry: Pick<RedisRegistry, 'epoch'>): Pick<RedisCache
 export const createCaches = (dependencies: Dependencies): Caches => {
   const { database, redis, secrets, onForged, clock, realClock, leaseClock, log, limits, tierSwitches, timing } =
     dependencies
-  const { hooks = noOutageHooks, requireAvailable } = dependencies
+  const { hooks = noOutageHooks, requireAvailable, onTierRead } = dependencies
   const maxAbsent = Math.ceil(limits.maxEntries * maxAbsentShare)
   const renewAheadMs = limits.ttlMs * renewAheadShare
   const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits, maxAbsent, renewAheadMs })
@@ -197,7 +215,16 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     log,
   })
   const redisCache =
-    redis && createRedisCache({ redis, registry, macs: secrets.macs('redis-fact'), onForged, clock, log })
+    redis &&
+    createRedisCache({
+      redis,
+      registry,
+      macs: secrets.macs('redis-fact'),
+      onForged,
+      clock,
+      log,
+      onAnswered: onTierRead && ((ms, failed) => onTierRead('l2', ms, failed)),
+    })
   const outbox = createOutbox({
     redisCache: redisCache ?? withoutEntries(registry),
     pendingInvalidations,
@@ -257,8 +284,8 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   })
 
   const storeLoader = (sql: Sql): LoadFacts => loadFromStore(createFactStore(sql), flags.current, requireAvailable)
-  const loader = (sql: Sql): LoadFacts => {
-    const fromStore = storeLoader(sql)
+  const requestLoader = timeLoads(storeLoader(database.auth), clock, onTierRead)
+  const loader = (fromStore: LoadFacts): LoadFacts => {
     if (redisCache === undefined) return fromStore
     const { lease } = bus
     return loadThroughRedis({
@@ -271,9 +298,9 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     })
   }
   const facts = createFactCache({
-    load: withTurns(loader(database.auth), createDeadlines(realClock), maxTurnMs),
-    snapshotLoad: storeLoader(database.auth),
-    prefetchLoad: loader(database.batch),
+    load: withTurns(loader(requestLoader), createDeadlines(realClock), maxTurnMs),
+    snapshotLoad: requestLoader,
+    prefetchLoad: loader(storeLoader(database.batch)),
     memory,
     clock,
     leaseClock,

@@ -64,7 +64,7 @@ export class LogHistogram {
     if (max > this.max) this.max = max
   }
 
-  /** Takes out what was added before. `sum` and `max` stay as they are: keep those of the remaining slices. */
+  /** Takes out a slice that was added before. `sum` and `max` stay as they are: keep those of the remaining slices. */
   remove({ buckets, counts, count }: HistogramSlice): void {
     for (let at = 0; at < buckets.length; at += 1) {
       const bucket = buckets[at] as number

@@ -1,9 +1,10 @@
 import type { Clock } from '../kit/clock.ts'
 import { RollingDistinct } from '../kit/distinct-sketch.ts'
 import { RollingWindows, type WindowReading } from '../kit/rolling-windows.ts'
+import { type PoolName, poolNames, type StatementTimes } from '../platform/postgres.ts'
 
 /**
- * What is timed. `authentication`: signing in and refreshing, `authorization`: requests for decisions, `api`: every request;
+ * The times that are recorded. `authentication`: signing in and refreshing, `authorization`: requests for decisions, `api`: every request;
  * from its arrival to the response. `l1`, `l2`, `l3`: reading the facts of a decision from memory, from Redis, from the rows of
  * effective access in Postgres. `database`: statements, without their wait for a connection. `event_loop`: how late timers run.
  */
@@ -33,9 +34,6 @@ export const windowNames = Object.keys(windowLengths) as WindowName[]
 /** Of concurrent users. */
 const usersWindowMs = 60_000
 
-/** One figure of one request, or of a part of it. */
-export type RecordTime = (metric: TimedMetric, ms: number, failed: boolean) => void
-
 /**
  * Times of everything that this instance does, over rolling windows.
  *
@@ -46,11 +44,32 @@ export const createRecorder = ({ clock }: { readonly clock: Pick<Clock, 'monoton
   const windows = Object.fromEntries(timedMetrics.map((metric) => [metric, new RollingWindows(windowLengths)])) as {
     readonly [M in TimedMetric]: RollingWindows<WindowName>
   }
+  const waits = Object.fromEntries(
+    poolNames.map((pool) => [pool, new RollingWindows({ '1m': windowLengths['1m'] })]),
+  ) as { readonly [P in PoolName]: RollingWindows<'1m'> }
   const users = new RollingDistinct(usersWindowMs)
   return {
     /** `nowMs` is the time of the clock, for those who have just read it. */
     record: (metric: TimedMetric, ms: number, failed: boolean, nowMs = clock.monotonic()): void =>
       windows[metric].record(ms, failed, nowMs),
+    /** Memory had all facts of a decision, as of `startedMs` on the clock. */
+    memoryRead: (startedMs: number): void => {
+      const nowMs = clock.monotonic()
+      windows.l1.record(nowMs - startedMs, false, nowMs)
+    },
+    /** A statement is over. */
+    statement: ({ pool, ms, waitMs, failed }: StatementTimes): void => {
+      const nowMs = clock.monotonic()
+      if (ms !== undefined) windows.database.record(ms, failed, nowMs)
+      waits[pool].record(waitMs, ms === undefined, nowMs)
+    },
+    /** How long statements waited for their turn on a connection of each pool. Those that had none count as failed. */
+    poolWaits: () => {
+      const nowMs = clock.monotonic()
+      return Object.fromEntries(poolNames.map((pool) => [pool, waits[pool].read('1m', nowMs)])) as {
+        readonly [P in PoolName]: WindowReading
+      }
+    },
     /** A person or a service asked for something. */
     seen: (principalId: string, nowMs = clock.monotonic()): void => users.add(principalId, nowMs),
     window: (name: WindowName): { readonly [M in TimedMetric]: WindowReading } => {

@@ -139,6 +139,7 @@ export type Database = Readonly<Record<PoolName, Sql>> & {
   admitStatements(): void
   /** Over all pools. */
   traffic(): Traffic
+  pools(): Readonly<Record<PoolName, PoolUse>>
   /** Waits up to `graceMs` for running statements, then closes every connection. */
   close(graceMs?: number): Promise<void>
 }
@@ -146,8 +147,33 @@ export type Database = Readonly<Record<PoolName, Sql>> & {
 /** `received`: messages that the server has sent since the start. `underWay`: statements that have no result yet. */
 export type Traffic = { readonly received: number; readonly underWay: number }
 
+/** Connections of a pool, and statements that wait for their turn on one. */
+export type PoolUse = {
+  readonly max: number
+  readonly idle: number
+  readonly busy: number
+  readonly connecting: number
+  readonly waiting: number
+}
+
 /** What the patch adds to a pool. */
-type PatchedSql = Sql & { retire(): void; refuse(error: Error | null): void; traffic(): Traffic }
+type PatchedSql = Sql & {
+  retire(): void
+  refuse(error: Error | null): void
+  traffic(): Traffic & Omit<PoolUse, 'max'>
+}
+
+/**
+ * A statement that was answered or has failed. `ms` is the time from its turn on a connection to the end of its answer, undefined
+ * where it never had one; `waitMs` the time before its turn. `failed`: the server or the connection did, while a violated
+ * constraint is an answer.
+ */
+export type StatementTimes = {
+  readonly pool: PoolName
+  readonly ms: number | undefined
+  readonly waitMs: number
+  readonly failed: boolean
+}
 
 const connectionOptions = {
   connect_timeout: 3,
@@ -171,6 +197,8 @@ type DatabaseOptions = {
   onStatement?: ((text: string, pool: PoolName) => void) | undefined
   /** Called with the text of each notice that the server sends, and the name of the pool. */
   onNotice?: ((text: string, pool: PoolName) => void) | undefined
+  /** Called for each statement that is over. */
+  onAnswered?: ((times: StatementTimes) => void) | undefined
 }
 
 /** How a connection to the server, or a pooler, was made. */
@@ -191,6 +219,8 @@ type ConnectOptions = postgres.Options<Record<string, postgres.PostgresType>> & 
   onrefused?: (error: unknown) => void
   /** Seconds after which the driver asks the server to cancel a statement. */
   statement_timeout?: number
+  /** Called for each statement that is over. `ms` is null where it was not sent. */
+  onanswered?: (ms: number | null, waitMs: number, error: unknown) => void
   /** Whether a `select` outside of a transaction whose connection is lost runs once more, on another connection. */
   repeat_reads?: boolean
 }
@@ -253,6 +283,7 @@ export const createDatabase = ({
   onRefused,
   onStatement,
   onNotice,
+  onAnswered,
 }: DatabaseOptions): Database => {
   const sizes = sizePools(budget)
   const shared = (name: PoolName): ConnectOptions => ({
@@ -266,6 +297,15 @@ export const createDatabase = ({
     repeat_reads: name === 'auth' || name === 'read',
     ...(onStatement && { debug: (_connection: number, text: string) => onStatement(text, name) }),
     ...(onNotice && { onnotice: ({ message = '' }) => onNotice(message, name) }),
+    ...(onAnswered && {
+      onanswered: (ms, waitMs, error) =>
+        onAnswered({
+          pool: name,
+          ms: ms ?? undefined,
+          waitMs,
+          failed: error !== undefined && databaseFault(error) !== undefined,
+        }),
+    }),
   })
   const limitsOf = (name: PoolName): Settings => ({
     statement_timeout: String(pools[name].statementTimeoutMs),
@@ -337,6 +377,13 @@ export const createDatabase = ({
         underWay += traffic.underWay
       }
       return { received, underWay }
+    },
+    pools: () => {
+      const use = poolNames.map((name) => {
+        const { idle, busy, connecting, waiting } = (opened[name] as PatchedSql).traffic()
+        return [name, { max: sizes[name].max, idle, busy, connecting, waiting }] as const
+      })
+      return Object.fromEntries(use) as Record<PoolName, PoolUse>
     },
     close: async (graceMs = 5_000) => {
       await Promise.all(poolNames.map((name) => opened[name].end({ timeout: graceMs / 1_000 })))

@@ -1,9 +1,10 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import type { RequestContext } from '../../src/http/request-context.ts'
 import type { TimedMetric } from '../../src/monitoring/recorder.ts'
-import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+import { type Api, api, type Person, register, startApp, startRedis, type TestApp, type TestRedis } from '../harness.ts'
 
 let app: TestApp
+let redis: TestRedis
 let client: Api
 let person: Person
 const measured: { method: string; route: string | undefined; status: number; ms: number; kind: string }[] = []
@@ -14,14 +15,18 @@ const kindOf = ({ principal }: RequestContext) => {
 }
 
 beforeAll(async () => {
-  app = await startApp()
+  redis = await startRedis()
+  app = await startApp({ config: { redisUrl: redis.url } })
   client = api(app.baseUrl)
   person = await register(client)
   app.services.requestRecorder.onAnswered((request, context, status, ms) =>
     measured.push({ method: request.method, route: context.route, status, ms, kind: kindOf(context) }),
   )
 })
-afterAll(() => app?.close())
+afterAll(async () => {
+  await app?.close()
+  await redis?.stop()
+})
 
 const counts = () => {
   const countOf = (metric: TimedMetric) => app.services.recorder.total(metric).slice.count
@@ -90,7 +95,7 @@ describe('a request', () => {
     expect(grown).toEqual({ api: 6, authentication: 4, registration: 1, authorization: 0 })
   })
 
-  test('counts once, whatever its answer, and names the path of its route', async () => {
+  test('counts once, with any status, and names the path of its route', async () => {
     const id = crypto.randomUUID()
     const sent: [method: string, path: string, route: string | undefined, status: number, init?: RequestInit][] = [
       ['GET', '/health', '/health', 200],
@@ -146,4 +151,42 @@ describe('a request', () => {
     expect(measured[0]?.ms).toBeGreaterThan(0)
     expect(measured[0]?.ms).toBeLessThan(5_000)
   })
+})
+
+describe('a decision', () => {
+  const tiersDuring = async (work: () => Promise<unknown>) => {
+    const { total } = app.services.recorder
+    const countsOf = () => (['l1', 'l2', 'l3', 'database'] as const).map((metric) => total(metric).slice.count)
+    const before = countsOf()
+    await work()
+    return countsOf().map((count, at) => count - (before[at] ?? 0))
+  }
+
+  test('is timed in each tier that it read: cold in Redis and Postgres, warm in memory alone', async () => {
+    const { body } = await client.post('/api/v1/projects', { name: 'p' }, { token: person.token })
+    const question = { action: 'read', resource: { type: 'project', id: body.id } }
+    const ask = () => client.post('/api/v1/authorization/check', question, { token: person.token })
+    while (app.services.caches.redisUse() !== 'used') await Bun.sleep(5)
+    const [, l2 = 0, l3 = 0, database = 0] = await tiersDuring(ask)
+    expect([l2 > 0, l3 > 0, database > 0]).toEqual([true, true, true])
+    const [l1, ...others] = await tiersDuring(ask)
+    expect([l1, others[0], others[1]]).toEqual([1, 0, 0])
+    const questions = { checks: [question, question, question] }
+    const [batch] = await tiersDuring(() =>
+      client.post('/api/v1/authorization/check/batch', questions, { token: person.token }),
+    )
+    expect(batch).toBe(1)
+    const [explained] = await tiersDuring(() =>
+      client.post('/api/v1/authorization/explain', question, { token: person.token }),
+    )
+    expect(explained).toBe(1)
+  })
+})
+
+test('the lag of the event loop counts a block with its length', async () => {
+  const { window } = app.services.recorder
+  const startedMs = performance.now()
+  while (performance.now() - startedMs < 300);
+  await Bun.sleep(120)
+  expect(window('10s').event_loop.slice.max).toBeGreaterThan(240)
 })

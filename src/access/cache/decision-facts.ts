@@ -1,4 +1,5 @@
 import { Fault } from '../../fault.ts'
+import type { Clock } from '../../kit/clock.ts'
 import type { Deadline } from '../../kit/deadline.ts'
 import { restrictionsId } from '../policy/facts/mode.ts'
 import { factQuery, modeQuery, resourceQuery } from '../policy/facts/queries.ts'
@@ -14,6 +15,9 @@ export type Question = { readonly userId: string; readonly action: Action; reado
 
 /** Called synchronously for every decision, so it must be cheap. */
 export type OnDecision = (userId: string, ref: ResourceRef, facts: ResourceFacts) => void
+
+/** Called with the time at which memory was asked, where it had every fact of one decision or of several. */
+export type OnMemoryRead = (startedMs: number) => void
 
 /**
  * The facts of decisions. Each decision is counted once, for the tier that its facts came from, and reported once.
@@ -38,12 +42,16 @@ const queriesOf = (questions: readonly Question[]) => [
 
 export const createDecisionFacts = ({
   facts: factCache,
+  clock,
   decisionCounters,
   onDecision,
+  onMemoryRead,
 }: {
   facts: FactCache
+  clock: Pick<Clock, 'monotonic'>
   decisionCounters: DecisionCounters
   onDecision: OnDecision
+  onMemoryRead: OnMemoryRead
 }) => {
   const peeked = (facts: Facts, ref: ResourceRef): Facts => {
     decisionCounters.count('l1')
@@ -59,21 +67,29 @@ export const createDecisionFacts = ({
 
   return {
     peek: (userId: string, ref: ResourceRef): Facts | undefined => {
+      const startedMs = clock.monotonic()
       const facts = factCache.peekFacts(ref, userId)
-      return facts && peeked(facts, ref)
+      if (facts === undefined) return undefined
+      onMemoryRead(startedMs)
+      return peeked(facts, ref)
     },
 
     /** With the age of the oldest fact. */
     peekWithAge: (userId: string, ref: ResourceRef) => {
+      const startedMs = clock.monotonic()
       const found = factCache.peekFactsWithAge(ref, userId)
-      if (found !== undefined) peeked(found.facts, ref)
+      if (found === undefined) return undefined
+      onMemoryRead(startedMs)
+      peeked(found.facts, ref)
       return found
     },
 
     /** Those of each question, in their order, or of none. */
     peekAll: (questions: readonly Question[]): Facts[] | undefined => {
+      const startedMs = clock.monotonic()
       const all = factCache.readMemory((source) => readAllFacts(source, questions))
       if (all === undefined) return undefined
+      onMemoryRead(startedMs)
       decisionCounters.count('l1', questions.length)
       for (let at = 0; at < all.length; at += 1) {
         const facts = all[at] as Facts

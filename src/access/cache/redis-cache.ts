@@ -182,6 +182,7 @@ export const createRedisCache = ({
   onForged,
   clock,
   log,
+  onAnswered,
   ttlMs = redisTtlMs,
 }: {
   redis: CacheRedis
@@ -191,6 +192,8 @@ export const createRedisCache = ({
   onForged: OnForged
   clock: Clock
   log: Pick<Log, 'warn'>
+  /** Called for each lookup that was sent. */
+  onAnswered?: ((ms: number, failed: boolean) => void) | undefined
   ttlMs?: number
 }): RedisCache => {
   const counts: RedisCacheCounts = {
@@ -274,12 +277,15 @@ export const createRedisCache = ({
       const keys = wanted.filter((key) => isStored(kindOf(key)))
       if (keys.length === 0) return []
       const missedAtMs = clock.now()
+      let sentMs: number | undefined
       const found = await redis.run(async (connection) => {
         const place = placeOn(connection)
         if (place === undefined) return undefined
+        sentMs = clock.monotonic()
         const replies = keys.map((key) => connection.scripts.lookup(place.prefix + key, random(), nonceTtlMs))
         return { place, replies: (await Promise.all(replies)) as readonly Reply[] }
       })
+      if (sentMs !== undefined) onAnswered?.(clock.monotonic() - sentMs, found === undefined)
       if (found === undefined) {
         counts.misses += keys.length
         return []

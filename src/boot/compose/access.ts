@@ -70,6 +70,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     acknowledge: config.acknowledgements === 'on',
     tierSwitches: { stored: infrastructure.storedFlags, read: (sql) => createTierFlagStore(sql).list() },
     timing: infrastructure.cacheTiming,
+    onTierRead: infrastructure.recorder.record,
   })
   stack.defer(caches.close)
   outage.start({ lease: caches.bus.lease, members: caches.bus.members, invalidate: caches.facts.invalidate })
@@ -110,6 +111,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
       accessFrequency.record(userId, ref, resource)
       signals?.decided(userId, ref, resource)
     },
+    onMemoryRead: infrastructure.recorder.memoryRead,
     decisionAudit,
   })
   const warmUp = createWarmUp({

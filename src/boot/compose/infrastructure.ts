@@ -222,6 +222,7 @@ export const composeInfrastructure = async (
     onStatement: overrides.onStatement,
     onNotice: overrides.onNotice,
     onRefused,
+    onAnswered: measurement.recorder.statement,
   })
   stack.defer(() => database.close(closingMs))
   const incidentStore = createIncidentStore(database.admin, database.batch)
