@@ -201,6 +201,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   const { database, redis, secrets, onForged, clock, realClock, leaseClock, log, limits, tierSwitches, timing } =
     dependencies
   const { hooks = noOutageHooks, requireAvailable, onTierRead } = dependencies
+  const onRedisRead = onTierRead && ((ms: number, failed: boolean) => onTierRead('l2', ms, failed))
   const maxAbsent = Math.ceil(limits.maxEntries * maxAbsentShare)
   const renewAheadMs = limits.ttlMs * renewAheadShare
   const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits, maxAbsent, renewAheadMs })
@@ -223,7 +224,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
       onForged,
       clock,
       log,
-      onAnswered: onTierRead && ((ms, failed) => onTierRead('l2', ms, failed)),
+      onAnswered: onRedisRead,
     })
   const outbox = createOutbox({
     redisCache: redisCache ?? withoutEntries(registry),
@@ -287,15 +288,8 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   const requestLoader = timeLoads(storeLoader(database.auth), clock, onTierRead)
   const loader = (fromStore: LoadFacts): LoadFacts => {
     if (redisCache === undefined) return fromStore
-    const { lease } = bus
-    return loadThroughRedis({
-      redisCache,
-      fromStore,
-      flags: flags.current,
-      clock: leaseClock,
-      lease,
-      pendingInvalidations,
-    })
+    const shared = { flags: flags.current, clock: leaseClock, lease: bus.lease, pendingInvalidations }
+    return loadThroughRedis({ redisCache, fromStore, ...shared })
   }
   const facts = createFactCache({
     load: withTurns(loader(requestLoader), createDeadlines(realClock), maxTurnMs),

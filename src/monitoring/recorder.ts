@@ -4,8 +4,8 @@ import { RollingWindows, type WindowReading } from '../kit/rolling-windows.ts'
 import { type PoolName, poolNames, type StatementTimes } from '../platform/postgres.ts'
 
 /**
- * The times that are recorded. `authentication`: signing in and refreshing, `authorization`: requests for decisions, `api`: every request;
- * from its arrival to the response. `l1`, `l2`, `l3`: reading the facts of a decision from memory, from Redis, from the rows of
+ * The times that are recorded. `authentication`: signing in and refreshing, `authorization`: requests for decisions, `api`: every
+ * request; from its arrival to the response. `l1`, `l2`, `l3`: reading the facts of a decision from memory, from Redis, from the rows of
  * effective access in Postgres. `database`: statements, without their wait for a connection. `event_loop`: how late timers run.
  */
 export const timedMetrics = [

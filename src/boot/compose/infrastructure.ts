@@ -86,6 +86,18 @@ export type Overrides = {
 /** How often the log says that the database has no connection left. */
 const refusedWarningMs = 60_000
 
+const createRefusedWarning = (clock: Clock, log: Log) => {
+  let warnAgainAtMs = 0
+  return (error: unknown, pool: PoolName) => {
+    if (clock.monotonic() < warnAgainAtMs) return
+    warnAgainAtMs = clock.monotonic() + refusedWarningMs
+    log.warn(
+      { event: 'database.no_connection_left', pool, error },
+      'the database has no connection left; requests wait for those that are open: raise max_connections or lower DB_CONNECTIONS',
+    )
+  }
+}
+
 /** What requests do on Postgres, by its kind. Work that no request waits for is not admitted. */
 const createAdmissions = ({ auth, read, write, analytics, admin, batch }: Record<PoolName, PoolSize>) => {
   const admit = (max: number, fixed = false) =>
@@ -206,22 +218,13 @@ export const composeInfrastructure = async (
   const prepared = await prepareDatabase(connection, config, log, overrides.report ?? (() => {}))
   const { budget, flags, route, migrations } = prepared
 
-  let warnAgainAtMs = 0
-  const onRefused = (error: unknown, pool: PoolName) => {
-    if (clock.monotonic() < warnAgainAtMs) return
-    warnAgainAtMs = clock.monotonic() + refusedWarningMs
-    log.warn(
-      { event: 'database.no_connection_left', pool, error },
-      'the database has no connection left; requests wait for those that are open: raise max_connections or lower DB_CONNECTIONS',
-    )
-  }
   const database = createDatabase({
     connection,
     route,
     budget,
     onStatement: overrides.onStatement,
     onNotice: overrides.onNotice,
-    onRefused,
+    onRefused: createRefusedWarning(clock, log),
     onAnswered: measurement.recorder.statement,
   })
   stack.defer(() => database.close(closingMs))
