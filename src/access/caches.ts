@@ -309,13 +309,12 @@ export const createCaches = (dependencies: Dependencies): Caches => {
     sendEvents: () => sendEvents(database.write),
     onCommitted: outbox.enqueue,
   })
-  const startDeadline = createDeadlines(realClock)
   const staleDetector = createStaleDetector({
     memory,
     load: storeLoader(database.batch),
     drop: async (key) => {
       facts.invalidate([key])
-      await changes.commitAndInvalidate(startDeadline(dropMs), (tx) => noteInvalidation(tx, key))
+      await changes.commitAndInvalidate(createDeadlines(realClock)(dropMs), (tx) => noteInvalidation(tx, key))
     },
     lease: bus.lease,
     flags: flags.current,

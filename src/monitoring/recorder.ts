@@ -4,9 +4,10 @@ import { RollingWindows, type WindowReading } from '../kit/rolling-windows.ts'
 import { type PoolName, poolNames, type StatementTimes } from '../platform/postgres.ts'
 
 /**
- * The times that are recorded. `authentication`: signing in and refreshing, `authorization`: requests for decisions, `api`: every
- * request; from its arrival to the response. `l1`, `l2`, `l3`: reading the facts of a decision from memory, from Redis, from the rows of
- * effective access in Postgres. `database`: statements, without their wait for a connection. `event_loop`: how late timers run.
+ * The times that are recorded. From the arrival of a request to its response: `authentication`, signing in and refreshing;
+ * `registration`; `authorization`, requests for decisions; `api`, every request. Reading the facts of a decision: `l1` from
+ * memory, `l2` from Redis, `l3` from the rows of effective access in Postgres. `database`: statements, without their wait for a
+ * connection. `event_loop`: how late timers run.
  */
 export const timedMetrics = [
   'authentication',
