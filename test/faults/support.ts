@@ -20,7 +20,7 @@ export const withQuotas = (quotas: Readonly<Record<Quota, number>>): Policy =>
 export const until = async (
   isSo: () => Promise<boolean> | boolean,
   what: string,
-  withinMs = 20_000,
+  withinMs = 50_000,
 ): Promise<number> => {
   const startedMs = performance.now()
   while (!(await isSo())) {

@@ -217,7 +217,7 @@ describe('the quota of stored bytes', () => {
       await sql`alter table generation_jobs alter column run_after set default clock_timestamp()`
       await sql`update generation_jobs set run_after = now()`
       working.services.runner.wake()
-      const deadlineMs = Date.now() + 20_000
+      const deadlineMs = Date.now() + 50_000
       while ((await sql`select from generation_jobs where owner_id = ${ada.id}`).length > 0 && Date.now() < deadlineMs)
         await Bun.sleep(20)
       const usage = await usageOf(ada)
