@@ -98,7 +98,7 @@ test('a service makes a project for a user as the README shows', async () => {
 })
 
 describe('the sign-in with a provider of the README', () => {
-  const section = readme.slice(readme.indexOf('## Sign in with Google'), readme.indexOf('## Supported'))
+  const section = readme.slice(readme.indexOf('## Sign in with Google'), readme.indexOf('## Pages in browsers'))
   const [leave = '', signIn = ''] = [...section.matchAll(/```sh\n([\s\S]*?)```/g)].map(([, block = '']) => block)
   const functions = /^call\(\) \{\n[\s\S]*?^\}/m.exec(commands)?.[0] ?? ''
 

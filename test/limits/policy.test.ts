@@ -5,7 +5,7 @@ import { ConfigRefused, parseConfig } from '../../src/config.ts'
 import { plans } from '../../src/limits/plans.ts'
 import { budgetOf, defaultPolicy, quotaOf } from '../../src/limits/policy.ts'
 
-const readme = await readFile(new URL('../../README.md', import.meta.url), 'utf8')
+const readme = await readFile(new URL('../../src/limits/README.md', import.meta.url), 'utf8')
 
 /** The figures of a table of the README, by the name in its first column. A budget of all plans has one figure. */
 const figuresOf = (firstColumn: string): Record<string, number[]> => {
@@ -31,7 +31,7 @@ const figures = (table: object) =>
   )
 
 describe('the policy table', () => {
-  test('is the one in the README', () => {
+  test('is the one in the README of the limits', () => {
     expect(figuresOf('budget')).toEqual(figures(defaultPolicy.budgets))
     expect(figuresOf('quota')).toEqual(figures(defaultPolicy.quotas))
     expect(figuresOf('event streams')).toEqual(figures(defaultPolicy.streams))

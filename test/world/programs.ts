@@ -179,7 +179,7 @@ ${servers.join('\n')}
   return { ...(await startDaemon([program, '-db', '-f', path], { account, ready: { port } })), port }
 }
 
-/** nginx as a reverse proxy in front of a port, with the settings that the README names. */
+/** nginx as a reverse proxy in front of a port, with the settings that src/boot/README.md names. */
 export const startNginx = async (target: number): Promise<Proxy> => {
   const program = findNginx()
   if (program === undefined) throw new Error('nginx is not installed')
