@@ -1,3 +1,4 @@
+import { modes } from '../access/policy/modes.ts'
 import { closed, oneOf, type Static, t } from '../http/schema-types.ts'
 import { breakerModes, breakerStates, dependencies } from '../platform/breaker.ts'
 
@@ -43,6 +44,10 @@ export type PolicyAnswer = Static<typeof policy>
 
 export const breakers = closed({
   instance: t.String({ description: 'Id of the instance that answered' }),
+  instance_mode: t.Union([oneOf(modes), t.Null()], {
+    description:
+      'The mode that open breakers have set for this instance alone: `read-only` while that of Postgres is open. Null: none',
+  }),
   breakers: t.Array(breaker, { description: 'Of this instance. A dependency that is not configured has none' }),
   policies: t.Array(policy, { description: 'The same on every instance' }),
 })

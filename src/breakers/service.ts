@@ -1,6 +1,7 @@
 import type { Changes } from '../access/invalidation/committed-change.ts'
 import { noteInvalidation } from '../access/invalidation/event-store.ts'
 import type { InvalidationKeys } from '../access/invalidation/model.ts'
+import type { OwnMode } from '../access/policy/restrictions.ts'
 import type { Caller } from '../access/principal.ts'
 import { audit } from '../audit/audit.ts'
 import { Fault } from '../fault.ts'
@@ -52,6 +53,7 @@ const toPolicy = (dependency: Dependency, { mode, failures, probeAfterMs }: Brea
  */
 export const createBreakerService = ({
   breakers,
+  ownMode,
   store,
   instance,
   operators,
@@ -59,6 +61,7 @@ export const createBreakerService = ({
   record,
 }: {
   breakers: Breakers
+  ownMode: OwnMode
   store: BreakerStore
   instance: string
   operators: Pick<Operators, 'requireForShare'>
@@ -93,6 +96,7 @@ export const createBreakerService = ({
 
     list: (): BreakersAnswer => ({
       instance,
+      instance_mode: ownMode.current === 'normal' ? null : ownMode.current,
       breakers: breakers.list().map(({ name, dependency, state, changedAtMs, reason, counts }) => ({
         name,
         dependency,

@@ -1,7 +1,7 @@
 import type { Access } from '../access/access.ts'
 import type { Sender } from '../access/guard/barrier.ts'
 import type { Mode } from '../access/policy/modes.ts'
-import type { Restrictions } from '../access/policy/restrictions.ts'
+import type { OwnMode, Restrictions } from '../access/policy/restrictions.ts'
 import { Fault } from '../fault.ts'
 import type { ClientAddresses } from '../http/client-addresses.ts'
 import type { securitySchemes } from '../http/contract.ts'
@@ -10,6 +10,8 @@ import { createRouteIndex } from '../http/route-index.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { createNetworkSet, type NetworkSet } from '../kit/network-set.ts'
 import { passes, type RouteClass, refusals, routeClasses } from './route-classes.ts'
+
+const retrySoon = Object.freeze({ 'retry-after': '1' })
 
 type Fetch = (request: Request) => Response | Promise<Response>
 type Route = {
@@ -52,14 +54,17 @@ const createNetworkSets = () => {
  *
  * Guarantee: when the call that sets a mode or a block has answered, no instance lets a request pass that begins later and that
  * the mode or the block refuses. Cost: two look-ups for each request, none where a front-door route was asked and nothing was
- * restricted lately. Degrades: while Postgres is down for every instance, the restrictions are those of memory (see
- * `StaleReads`); where memory has none, requests without a caller fail with `database.unavailable`.
+ * restricted lately. Degrades: while Postgres is down the own mode of the instance applies at once. While it is down for every
+ * instance, the other restrictions are those of memory (see `StaleReads`); where memory has none, requests without a caller fail
+ * with `database.unavailable`.
  */
 export const createBarrier = ({
   access,
+  ownMode,
   startDeadline,
 }: {
   access: Pick<Access, 'restrictions' | 'restrictionsFromMemory'>
+  ownMode: OwnMode
   startDeadline: () => Deadline
 }) => {
   const networkSetOf = createNetworkSets()
@@ -77,7 +82,9 @@ export const createBarrier = ({
       return
     }
     const refusal = refusals[mode]
-    if (refusal !== undefined) throw new Fault(refusal)
+    if (refusal === undefined) return
+    // A breaker closes within seconds, a mode that an operator has set does not.
+    throw new Fault(refusal, mode === ownMode.current ? { headers: retrySoon } : {})
   }
 
   const requireFor = (
@@ -148,6 +155,10 @@ export const createBarrier = ({
         if (known !== 'unknown') {
           tryRefuse(request, known)
           return fetch(request)
+        }
+        if (ownMode.current !== 'normal') {
+          tryRefuse(request, { mode: ownMode.current, networks: [] })
+          if (refusedBefore.has(request)) return fetch(request)
         }
         return isLeftToGuard(request) ? fetch(request) : load(request).then(() => fetch(request))
       },

@@ -1,5 +1,6 @@
 import { type Mode, stricterOf } from '../access/policy/modes.ts'
 import type { OwnMode } from '../access/policy/restrictions.ts'
+import type { Breakers, Dependency } from '../platform/breaker.ts'
 
 export type ModeChange = { readonly before: Mode; readonly after: Mode; readonly cause: string }
 
@@ -31,3 +32,18 @@ export const createOwnMode = (onChange: (change: ModeChange) => void = () => {})
 }
 
 export type SettableOwnMode = ReturnType<typeof createOwnMode>
+
+/** What an open breaker of a dependency asks for. Other dependencies have no effect on who may do what. */
+const modesWhileOpen: Partial<Readonly<Record<Dependency, Mode>>> = { postgres: 'read-only' }
+
+/**
+ * Lets the breakers of this instance set its own mode: while that of Postgres is open nothing can be stored, so changes are refused
+ * before anything is done for them, and what memory knows is still read.
+ */
+export const followBreakers = (ownMode: SettableOwnMode, breakers: Pick<Breakers, 'onChange'>): void =>
+  breakers.onChange(({ name, dependency, state }) => {
+    const mode = modesWhileOpen[dependency]
+    if (mode === undefined) return
+    if (state === 'open') ownMode.set(name, mode)
+    else ownMode.lift(name)
+  })

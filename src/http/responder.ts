@@ -158,8 +158,8 @@ export const createResponder = (corsOrigins: readonly string[]): Responder => {
     problem: (fault, instance, outgoing) => {
       const entry: { status: number; retryAfterS?: number } = catalogue[fault.code]
       const headers = {
-        ...fault.headers,
         ...(entry.retryAfterS !== undefined && { 'retry-after': String(entry.retryAfterS) }),
+        ...fault.headers,
         'www-authenticate': outgoing.challenge,
       }
       const text = JSON.stringify(toProblem(fault, instance, outgoing.requestId, outgoing.fromRequest))

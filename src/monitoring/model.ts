@@ -1,6 +1,7 @@
 import { redisUses } from '../access/cache/redis-registry.ts'
 import { refusals } from '../access/cache/shared-outage.ts'
 import { noLeaseReasons } from '../access/invalidation/tracking.ts'
+import { modes } from '../access/policy/modes.ts'
 import { securityContextModes } from '../config.ts'
 import { closed, oneOf, type Static, t, timestamp } from '../http/schema-types.ts'
 
@@ -179,6 +180,9 @@ export const metrics = closed({
   caches,
   bus,
   stale_reads: staleReads,
+  instance_mode: t.Union([oneOf(modes), t.Null()], {
+    description: 'The mode that open circuit breakers have set for this instance alone; null: none',
+  }),
   security_context: securityContext,
   readers: t.Array(reader, {
     description: 'Readers learn of entries by notifications, and look by themselves too. Measured every 10 s',

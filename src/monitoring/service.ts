@@ -3,6 +3,7 @@ import type { ForgeryReport } from '../access/cache/forgery-report.ts'
 import type { SharedOutage } from '../access/cache/shared-outage.ts'
 import type { Caches } from '../access/caches.ts'
 import type { NotificationQueue } from '../access/invalidation/notification-queue.ts'
+import type { OwnMode } from '../access/policy/restrictions.ts'
 import type { Load } from '../kit/admission.ts'
 import type { Admissions } from '../kit/admitted-deadline.ts'
 import type { Readers } from '../kit/readers.ts'
@@ -23,6 +24,7 @@ type Dependencies = {
   readonly redis: Pick<Redis, 'state' | 'counts'> | undefined
   readonly forgeries: Pick<ForgeryReport, 'counts'>
   readonly outage: Pick<SharedOutage, 'isShared' | 'refusal'>
+  readonly ownMode: OwnMode
   readonly admissions: Admissions
   readonly uploads: { readonly load: Load }
   readonly passwords: { readonly load: Load }
@@ -52,6 +54,7 @@ export const createMonitoring = ({
   redis,
   forgeries,
   outage,
+  ownMode,
   l1,
   limits,
   admissions,
@@ -162,6 +165,7 @@ export const createMonitoring = ({
       caches: cacheMetrics(),
       bus: busMetrics(),
       stale_reads: staleReads(),
+      instance_mode: ownMode.current === 'normal' ? null : ownMode.current,
       security_context: contextMetrics(),
       readers: readers.list().map(({ name, lagMs }) => ({ name, lag_ms: roundedMs(lagMs ?? undefined) })),
       siem: siemMetrics(),

@@ -21,6 +21,12 @@ const recoveryMs = 5_000
 /** Slack for a busy machine. */
 const slackMs = 2_000
 
+type AuditedMode = {
+  readonly actor: { readonly kind: string }
+  readonly before: { readonly mode: string }
+  readonly after: { readonly mode: string; readonly instance: string; readonly cause: string }
+}
+
 const codeOf = ({ status, body }: Answer) => `${status} ${body?.code ?? ''}`.trim()
 
 describe('three instances, two on Bun and one on Deno, whose Postgres is frozen under load', () => {
@@ -44,6 +50,18 @@ describe('three instances, two on Bun and one on Deno, whose Postgres is frozen 
     const { status, body, headers } = await check(client)
     return status === 200 && body.allowed === true && headers.get('velro-degraded') === null
   }
+
+  /** The own mode of an instance as it is shown with its breakers, in its metrics, and in explanations. */
+  const modesOf = async (client: Api) => {
+    const { body: breakers } = await client.get(breakersPath, { token: ada.token })
+    const { body: metrics } = await client.get('/api/v1/performance/metrics', { token: ada.token })
+    const question = { action: 'read', resource }
+    const { body: explained } = await client.post('/api/v1/authorization/explain', question, { token: bob.token })
+    const emergency = explained.layers?.find(({ layer }: { layer: number }) => layer === 9)
+    return [breakers.instance_mode, metrics.instance_mode, emergency?.reason]
+  }
+  const modeChange = (event: AuditedMode) =>
+    `${event.actor.kind}: ${event.before.mode} -> ${event.after.mode} by ${event.after.cause}`
 
   beforeAll(async () => {
     postgres = await startPostgres({ settings: { max_connections: '100' } })
@@ -112,11 +130,22 @@ describe('three instances, two on Bun and one on Deno, whose Postgres is frozen 
         const refused = await Promise.all([
           setVisibility(client, 'private'),
           client.post('/api/v1/projects', { name: 'q' }, { token: ada.token }),
+          client.post('/api/v1/teams', { name: 'q' }),
+          client.post('/api/v1/auth/register', { email: 'new@example.com', password: 'an uncommon phrase' }),
           client.post('/api/v1/auth/login', { email: bob.email, password: bob.password }),
           check(client, 'write', ada),
         ])
-        expect(new Set(refused.map(codeOf))).toEqual(new Set(['503 database.unavailable']))
+        expect(refused.map((answer) => `${codeOf(answer)} ${answer.headers.get('retry-after')}`)).toEqual([
+          // It may take access away, which is not refused by the mode.
+          '503 database.unavailable 1',
+          '503 mode.read_only 1',
+          '503 mode.read_only 1',
+          '503 mode.read_only 1',
+          '503 database.unavailable 1',
+          '503 database.unavailable 1',
+        ])
         expect(performance.now() - startedMs).toBeLessThan(1_000)
+        expect(await modesOf(client)).toEqual(['read-only', 'read-only', 'emergency.read_only'])
       }
     } finally {
       postgres.thaw()
@@ -133,6 +162,17 @@ describe('three instances, two on Bun and one on Deno, whose Postgres is frozen 
     isRunning = false
     await Promise.all([...load, ...inFlight])
     expect([...unexpected]).toEqual([])
+    for (const client of clients) expect(await modesOf(client)).toEqual([null, null, 'emergency.normal'])
+    const query = '?action=mode.of_instance_changed&limit=100'
+    const audited = async () =>
+      (await (clients[0] as Api).get(`/api/v1/security/audit${query}`, { token: ada.token })).body
+    await until(async () => (await audited()).items.length >= 6, 'the modes of the instances are audited')
+    const { items } = await audited()
+    const instances = new Set(items.map(({ after }: { after: { instance: string } }) => after.instance))
+    expect([instances.size, new Set(items.map(modeChange))]).toEqual([
+      3,
+      new Set(['system: normal -> read-only by postgres', 'system: read-only -> normal by postgres']),
+    ])
 
     expect((await setVisibility(clients[0] as Api, 'private')).status).toBe(200)
     const answers = await Promise.all(clients.map((client) => check(client)))

@@ -18,8 +18,9 @@ import { createAccessFrequencyStore } from '../../access/warm-up/access-frequenc
 import { createWarmUp } from '../../access/warm-up/warm-up.ts'
 import { createWarmUpStore } from '../../access/warm-up/warm-up-store.ts'
 import { createDecisionAudit, deniedOnly } from '../../audit/decisions.ts'
+import { taskContext } from '../../audit/event.ts'
 import { createBarrier } from '../../emergency/barrier.ts'
-import { createOwnMode } from '../../emergency/own-mode.ts'
+import { createOwnMode, followBreakers } from '../../emergency/own-mode.ts'
 import { createTierFlagStore } from '../../flags/tiers/store.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
 import { createServiceKeyStore } from '../../service-keys/store.ts'
@@ -86,9 +87,19 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
   const keyUsage = createKeyUsage({ store: serviceKeyStore, clock })
   stack.defer(() => keyUsage.flush().catch((error) => log.warn({ error }, 'usage of service keys not stored')))
 
-  const ownMode = createOwnMode(({ before, after, cause }) =>
-    log.warn({ event: 'mode.of_instance_changed', before, after, cause }, 'this instance changed its own mode'),
-  )
+  const ownMode = createOwnMode(({ before, after, cause }) => {
+    log.warn({ event: 'mode.of_instance_changed', before, after, cause }, 'this instance changed its own mode')
+    const { auditSink, auditSource } = infrastructure
+    auditSink.event({
+      action: 'mode.of_instance_changed',
+      actor: 'system',
+      target: { type: 'mode', id: null },
+      before: { mode: before },
+      after: { mode: after, instance: bus.instance, cause, seen_at: new Date(clock.now()).toISOString() },
+      context: taskContext(auditSource, 'breaker'),
+    })
+  })
+  followBreakers(ownMode, infrastructure.breakers)
   const decisionCounters = createDecisionCounters()
   const decisionAudit = createDecisionAudit(infrastructure.auditSink)
   const staleReads = withStaleReads({
@@ -147,7 +158,11 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     staleReads,
     access,
     ownMode,
-    barrier: createBarrier({ access, startDeadline: () => createDeadlines(realClock)(config.requestTimeoutMs) }),
+    barrier: createBarrier({
+      access,
+      ownMode,
+      startDeadline: () => createDeadlines(realClock)(config.requestTimeoutMs),
+    }),
     transactionalAccess: createTransactionalAccess(clock, flags.current, deniedOnly(decisionAudit), ownMode),
     permissionRecheck: createPermissionRecheck({ facts, clock, ownMode }),
     accessFrequency,

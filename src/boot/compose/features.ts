@@ -44,6 +44,7 @@ export const composeFeatures = (
   const { operators } = shared
   const breakerService = createBreakerService({
     breakers: infrastructure.breakers,
+    ownMode: accessParts.ownMode,
     store: createBreakerStore(database.admin),
     instance: caches.bus.instance,
     operators,
@@ -100,6 +101,7 @@ export const composeFeatures = (
       redis,
       forgeries: infrastructure.forgeries,
       outage,
+      ownMode: accessParts.ownMode,
       admissions,
       uploads: media.uploads,
       passwords,
