@@ -2594,6 +2594,15 @@ comment on column incidents.evidence is 'What was seen: the first report and the
 comment on column incidents.opened_by is 'The operator who opened it. Null: the service did.';
 comment on column incidents.note is 'What operators wrote about it.';
 
+create table instance_figures (
+  instance text not null,
+  taken_at timestamp with time zone default now() not null,
+  content text not null,
+  constraint instance_figures_pkey PRIMARY KEY (instance)
+) with (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=100);
+comment on table instance_figures is 'What each instance has measured, where the instances have no Redis in common. Replaced each second, and removed a minute after the instance has ended.';
+comment on column instance_figures.content is 'JSON with histograms and counts, and a hash that authenticates them. Names no person.';
+
 create table known_devices (
   token_hash bytea not null,
   user_id uuid not null,

@@ -68,7 +68,7 @@ export type CacheTiming = { readonly lease?: LeaseTiming; readonly outbox?: Part
 /** Memory, Redis, the bus and `changes`, the only way to change cached facts. They keep one guarantee together. */
 export type Caches = {
   readonly facts: FactCache
-  readonly memory: Pick<TtlMap<unknown>, 'size' | 'bytes' | 'wouldEvict'>
+  readonly memory: Pick<TtlMap<unknown>, 'size' | 'bytes' | 'wouldEvict' | 'counts'>
   readonly redisCache: RedisCache | undefined
   /** Whether this instance uses Redis, or why it does not. */
   readonly redisUse: () => RedisRegistry['use']

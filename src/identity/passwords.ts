@@ -5,7 +5,7 @@ import type { Load } from '../kit/admission.ts'
 import { networkOf } from '../kit/client-address.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { createFairSlots, SlotsFull } from '../kit/fair-slots.ts'
-import { createWorkerPool, PoolBusy } from '../platform/worker-pool.ts'
+import { createWorkerPool, PoolBusy, type WorkerPool } from '../platform/worker-pool.ts'
 
 /** OWASP's second recommendation for argon2id. To raise them, change them here: older hashes are renewed at the next login. */
 export const argon2Options = { memoryCost: 19_456, timeCost: 2, parallelism: 1 } as const
@@ -60,6 +60,8 @@ export type Passwords = {
   /** Whether a stored hash has other than the current parameters. */
   isOutdated(hash: string): boolean
   readonly load: Load
+  /** Threads, and how many of them hash now. */
+  readonly threads: Pick<WorkerPool<unknown, unknown>, 'size' | 'busy' | 'queued'>
   close(): Promise<void>
 }
 
@@ -101,6 +103,7 @@ export const createPasswords = ({
   })
   return {
     load: turns,
+    threads: pool,
     inTurn: ({ address, account }, deadline, work) =>
       turns
         .run([addressKey(address), `account ${account}`], deadline, () => work(hashingUntil(deadline)))

@@ -59,8 +59,20 @@ export type TtlMap<V> = {
   keysByInsertion(): Iterator<string>
   /** Whether adding an entry would evict an unexpired one. */
   readonly wouldEvict: boolean
+  /** Since the start. */
+  readonly counts: TtlMapCounts
   readonly size: number
   readonly bytes: number
+}
+
+/** Why values that were set are not found any more. */
+export type TtlMapCounts = {
+  /** Unexpired entries that made room for others. */
+  readonly evicted: number
+  /** Look-ups of entries that have expired. */
+  readonly expired: number
+  /** Entries that were deleted. */
+  readonly deleted: number
 }
 
 export type TtlMapOptions<V> = {
@@ -87,6 +99,7 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
   const { clock, ttlMs, maxEntries = 10_000, absentTtlMs = ttlMs / 10, jitter = 0.1, random = Math.random } = options
   const { renewAheadMs = Number.NEGATIVE_INFINITY } = options
   const { maxBytes = Number.POSITIVE_INFINITY, maxAbsent = Number.POSITIVE_INFINITY, sizeOf = () => 0 } = options
+  const counts = { evicted: 0, expired: 0, deleted: 0 }
   let bytesInUse = 0
   let due: string[] = []
   const entries = new Map<string, Entry<V>>()
@@ -134,7 +147,10 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       const [first] = absents.size >= maxAbsent ? absents.values() : []
       if (first !== undefined) remove(first)
     }
-    while (oldest !== undefined && (entries.size >= maxEntries || bytesInUse + bytes > maxBytes)) remove(oldest)
+    while (oldest !== undefined && (entries.size >= maxEntries || bytesInUse + bytes > maxBytes)) {
+      if (oldest.expiresAtMs > nowMs) counts.evicted += 1
+      remove(oldest)
+    }
     const expiresAtMs = nowMs + lifetimeMs * (1 - jitter * random())
     const entry: Entry<V> = {
       key,
@@ -160,7 +176,11 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
     get: (key, nowMs = clock.monotonic()) => {
       const entry = entries.get(key)
       // An expired entry is not removed here: `peekStale` may read it.
-      if (entry === undefined || entry.expiresAtMs <= nowMs) return miss
+      if (entry === undefined) return miss
+      if (entry.expiresAtMs <= nowMs) {
+        counts.expired += 1
+        return miss
+      }
       if (entry.renewFromMs <= nowMs) {
         entry.renewFromMs = Number.POSITIVE_INFINITY
         due.push(key)
@@ -176,14 +196,20 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       if (entry === undefined || entry.lookup.kind !== 'hit') return
       const value = change(entry.lookup.value)
       if (value === entry.lookup.value) return
-      if (value === undefined) return remove(entry)
+      if (value === undefined) {
+        counts.deleted += 1
+        return remove(entry)
+      }
       entry.lookup = { kind: 'hit', value }
     },
     delete: (key) => {
       const entry = entries.get(key)
-      if (entry !== undefined) remove(entry)
+      if (entry === undefined) return
+      counts.deleted += 1
+      remove(entry)
     },
     clear: () => {
+      counts.deleted += entries.size
       entries.clear()
       absents.clear()
       newest = undefined
@@ -209,6 +235,7 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       const full = entries.size >= maxEntries || bytesInUse + (oldest?.bytes ?? 0) > maxBytes
       return full && oldest !== undefined && oldest.expiresAtMs > clock.monotonic()
     },
+    counts,
     get size() {
       return entries.size
     },

@@ -60,9 +60,10 @@ export type Redis<S extends string = never> = {
 export type Forgery = {
   /**
    * `fact`: an entry of the cache. `newest_event`: the note by which a database that was set back is recognized. `statement`: of an
-   * instance, that it cannot reach Postgres. `limit`: the count of a limit. `anomaly`: what an instance saw of principals.
+   * instance, that it cannot reach Postgres. `limit`: the count of a limit.
+   * `anomaly`: what an instance saw of principals. `figures`: what an instance has measured.
    */
-  readonly what: 'fact' | 'newest_event' | 'statement' | 'limit' | 'anomaly'
+  readonly what: 'fact' | 'newest_event' | 'statement' | 'limit' | 'anomaly' | 'figures'
   /** Where: the key of the fact, the name of the instance, or the budget and its key. Chosen by the forger perhaps. */
   readonly key: string
 }

@@ -41,7 +41,7 @@ export type DeriveName =
   | `signed link ${number}`
 
 /** Values in Redis, which others may be able to write to. A value is bound to its key there and to its kind. */
-export type MacName = 'redis-fact' | 'redis-newest-event' | 'redis-statement' | 'redis-units'
+export type MacName = 'redis-fact' | 'redis-newest-event' | 'redis-statement' | 'redis-units' | 'redis-figures'
 
 /** Authenticates text under one secret. */
 export type Mac = {

@@ -37,6 +37,9 @@ export type WorkOptions = {
 export type WorkerPool<W, R> = {
   run(work: W, deadline: Deadline, options?: WorkOptions): Promise<R>
   readonly queued: number
+  /** Threads, and how many of them have a task. */
+  readonly size: number
+  readonly busy: number
   close(): Promise<void>
 }
 
@@ -175,6 +178,10 @@ export const createWorkerPool = <W, R>({
     },
     get queued() {
       return queue.length
+    },
+    size,
+    get busy() {
+      return slots.filter(({ task }) => task !== undefined).length
     },
     close: async () => {
       closed = true

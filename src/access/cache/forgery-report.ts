@@ -18,7 +18,7 @@ export type ReportedForgery = Forgery & { readonly count: number }
  * that throws affects nothing.
  */
 export const createForgeryReport = ({ clock, log }: { clock: Pick<Clock, 'monotonic'>; log: Pick<Log, 'error'> }) => {
-  const counts = { fact: 0, newest_event: 0, statement: 0, limit: 0, anomaly: 0 } satisfies ForgeryCounts
+  const counts = { fact: 0, newest_event: 0, statement: 0, limit: 0, anomaly: 0, figures: 0 } satisfies ForgeryCounts
   const unreported = { ...counts }
   const reportedAtMs = new Map<Forgery['what'], number>()
   const listeners: ((forgery: ReportedForgery) => void)[] = []

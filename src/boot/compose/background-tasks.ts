@@ -17,6 +17,7 @@ import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
 import { createUsageRecount, usagePollMs } from '../../limits/usage-recount.ts'
 import { createUsageStore } from '../../limits/usage-store.ts'
+import { publishMs } from '../../monitoring/exchange.ts'
 import type { Log } from '../../platform/log.ts'
 import { createResealing, resealMs } from '../../secrets/resealing.ts'
 import { flushMs } from '../../service-keys/usage.ts'
@@ -101,6 +102,8 @@ export const startBackgroundTasks = (
     breakerService,
     flagStore,
     monitoring,
+    collector,
+    figuresExchange,
     chainer,
     maintainAudit,
     restrictions,
@@ -121,11 +124,16 @@ export const startBackgroundTasks = (
   const resealing = { name: 'seal values under SECRET', intervalMs: resealMs, run: reseal }
   const readPolicies = { name: 'read policies of breakers', intervalMs: policyPollMs, run: breakerService.reload }
   const partitions = { name: 'maintain partitions of the audit log', intervalMs: maintenanceMs, run: maintainAudit }
+  const publishFigures = () => {
+    collector.tick()
+    return figuresExchange.publish()
+  }
   const tasks: readonly BackgroundTask[] = [
     { name: 'report requests refused under load', intervalMs: shedReportMs, run: reportShed },
     resealing,
     readPolicies,
     { name: 'measure the queue for notifications', intervalMs: queueMeasureMs, run: notificationQueue.measure },
+    { name: 'publish figures', intervalMs: publishMs, run: publishFigures },
     { name: 'measure queues of work', intervalMs: queueMeasureMs, run: monitoring.measureQueues },
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
     ...(isSystemClock

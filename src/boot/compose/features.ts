@@ -19,6 +19,7 @@ import { createServiceKeys } from '../../service-keys/service.ts'
 import type { AccessParts } from './access.ts'
 import { composeAccounts } from './accounts.ts'
 import { composeAudit } from './audit.ts'
+import { composeFigures } from './figures.ts'
 import { composeGenerations, composeMedia } from './generations.ts'
 import type { Infrastructure } from './infrastructure.ts'
 import { composeShared } from './shared.ts'
@@ -60,6 +61,7 @@ export const composeFeatures = (
     ...accounts,
     ...composeWebhooks(infrastructure, accessParts, operators, stack),
     ...composeAudit(infrastructure),
+    ...composeFigures(infrastructure, accessParts, () => generations.runner.running),
     projects: createProjects({
       store: createProjectStore(database.read, listingStore),
       access,

@@ -1,6 +1,6 @@
 import { maxSliceBytes, yieldToEventLoop } from '../../kit/async.ts'
 import type { Deadline } from '../../kit/deadline.ts'
-import { createWorkerPool } from '../../platform/worker-pool.ts'
+import { createWorkerPool, type WorkerPool } from '../../platform/worker-pool.ts'
 import type { DigitalSource } from '../formats/digital-source.ts'
 import { type ImageRefusal, type ImageType, imageLimits } from '../formats/image-format.ts'
 import { type VideoHeader, type VideoRefusal, videoLimits } from '../formats/video-format.ts'
@@ -118,6 +118,7 @@ export type Images = {
   render(request: RenderRequest, deadline: Deadline, options?: RenderOptions): Promise<Uint8Array>
   /** Number of tasks that wait for a worker. */
   readonly queued: number
+  readonly threads: Pick<WorkerPool<unknown, unknown>, 'size' | 'busy' | 'queued'>
   close(): Promise<void>
 }
 
@@ -199,6 +200,7 @@ export const createImages = ({ workers, maxQueued }: { workers: number; maxQueue
     get queued() {
       return pool.queued
     },
+    threads: pool,
     close: pool.close,
   }
 }
