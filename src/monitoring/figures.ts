@@ -57,8 +57,8 @@ export type Figures = {
 export type InstanceFigures = Figures & { readonly instance: string; readonly takenAtMs: number }
 
 /** A record with the value of each name. */
-export const recordOf = <N extends string, V>(names: readonly N[], valueOf: (name: N) => V): Record<N, V> =>
-  Object.fromEntries(names.map((name) => [name, valueOf(name)])) as Record<N, V>
+export const recordOf = <N extends string, V>(names: readonly N[], make: (name: N) => V): Record<N, V> =>
+  Object.fromEntries(names.map((name) => [name, make(name)])) as Record<N, V>
 
 const sumOf = <K extends string>(
   keys: readonly K[],
