@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { factQuery } from '../../src/access/policy/facts/queries.ts'
 import type { Log } from '../../src/platform/log.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { until } from '../faults/support.ts'
 import { pgbouncer, startPgbouncer } from '../harness/pgbouncer.ts'
 import { createDatabase, type TestDatabase } from '../harness.ts'
 import { startCaches, type TestCaches } from './caches.ts'
@@ -93,7 +94,8 @@ describe('three instances', () => {
       const three = await startThree({ changesConnection: pooler.url() })
       for (const { leased } of three.instances) await leased()
       expect(await countWrong(three.instances)).toBe(0)
-      expect(three.instances.map(({ bus }) => bus.members().length)).toEqual([2, 2, 2])
+      const knowEachOther = () => three.instances.every(({ bus }) => bus.members().length === 2)
+      await until(knowEachOther, 'each instance knows the two others')
       await three.close()
       await pooler.stop()
     },
