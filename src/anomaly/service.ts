@@ -1,5 +1,6 @@
 import type { AnomalyMode } from '../config.ts'
 import type { OpenIncident } from '../incidents/report.ts'
+import { isPrivateAddress } from '../kit/client-address.ts'
 import type { Clock } from '../kit/clock.ts'
 import type { Log } from '../platform/log.ts'
 import { startThread, type Thread } from '../platform/thread.ts'
@@ -9,6 +10,7 @@ import { toReport } from './incidents.ts'
 import { writtenTo } from './ring.ts'
 import { type Reason, reasons } from './rules.ts'
 import type { Signals } from './signals.ts'
+import type { Standing } from './store.ts'
 import { createVerdicts, factors, type Verdict } from './verdicts.ts'
 import type { FromWorker, NamedFinding, ToWorker } from './worker-messages.ts'
 
@@ -27,8 +29,8 @@ type Dependencies = {
   readonly exchange: AnomalyExchange | undefined
   /** Pairs of countries that are near each other. */
   readonly near: readonly (readonly [number, number])[]
-  /** How many accounts have live sessions that were opened from the address. */
-  readonly countAccountsAt: (address: string) => Promise<number>
+  /** Who else is at an address. */
+  readonly findStanding: (address: string) => Promise<Standing>
   readonly openIncident: OpenIncident
   readonly clock: Clock
   readonly log: Log
@@ -37,16 +39,54 @@ type Dependencies = {
 
 /** Accounts with live sessions from which on an address counts as shared: an office, a household, a mobile network. */
 const sharedBy = 2
+/** No block is shorter. */
+const shortestBlockS = 60
+/** Addresses that are blocked in one transaction; those that wait for it. */
+const blockedAtOnce = 20
+const maxWaiting = 1_000
+
+/** An address that is to be blocked. */
+export type AddressToBlock = { readonly address: string; readonly reason: Reason; readonly lastsS: number }
+export type BlockAddresses = (addresses: readonly AddressToBlock[]) => Promise<void>
+
+/** Blocks addresses, a few at a time. What cannot be blocked keeps its factor. */
+const createBlocking = ({ clock, log }: Pick<Dependencies, 'clock' | 'log'>) => {
+  let block: BlockAddresses | undefined
+  let waiting: AddressToBlock[] = []
+  let isRunning = false
+  const run = async () => {
+    if (block === undefined || isRunning) return
+    isRunning = true
+    while (waiting.length > 0) {
+      const addresses = waiting.splice(0, blockedAtOnce)
+      await block(addresses).catch((error) =>
+        log.warn({ event: 'anomaly.not_blocked', addresses: addresses.length, error }, 'addresses were not blocked'),
+      )
+    }
+    isRunning = false
+  }
+  return {
+    use: (given: BlockAddresses): void => {
+      block = given
+    },
+    add: ({ reason, untilMs }: Verdict, address: string): void => {
+      if (waiting.length >= maxWaiting) return
+      const lastsS = Math.max(shortestBlockS, Math.ceil((untilMs - clock.now()) / 1_000))
+      waiting.push({ address, reason, lastsS })
+      void run()
+    },
+    close: (): void => {
+      waiting = []
+    },
+  }
+}
+type Blocking = ReturnType<typeof createBlocking>
 
 /** The verdicts on principals, by their ids. */
-const createHeldVerdicts = ({
-  mode,
-  signals,
-  countAccountsAt,
-  openIncident,
-  clock,
-  log,
-}: Omit<Dependencies, 'exchange' | 'near' | 'workerUrl'>) => {
+const createHeldVerdicts = (
+  { mode, signals, findStanding, openIncident, clock, log }: Omit<Dependencies, 'exchange' | 'near' | 'workerUrl'>,
+  blocking: Blocking,
+) => {
   const verdicts = createVerdicts(clock)
   /** Verdicts by the id of the principal, for requests. */
   const named: Readonly<Record<PrincipalKind, Map<string, Verdict>>> = {
@@ -72,17 +112,23 @@ const createHeldVerdicts = ({
     announce(verdict, id)
   }
 
-  /** Of addresses whose accounts are counted, one at a time: what cannot be counted now is taken for shared. */
-  let isCounting = false
-  /** Blocks an address only where no more than one account is signed in from it. */
+  /** Whether an address must not be blocked: an office, that of an operator, a proxy in front of this service. */
+  const isProtected = async (address: string): Promise<boolean> => {
+    if (isPrivateAddress(address.replace(/\/64$/, ''))) return true
+    const { accounts, operator } = await findStanding(address)
+    return operator || accounts >= sharedBy
+  }
+  /** One address at a time is looked up: what cannot be looked up now is taken for protected. */
+  let isLooking = false
   const holdAddress = async (verdict: Verdict, id: string) => {
     const mild: Verdict = { ...verdict, level: 2 }
     if (verdict.level < 3) return hold(verdict, id)
-    if (isCounting) return hold(mild, id)
-    isCounting = true
-    const accounts = await countAccountsAt(id).catch(() => sharedBy)
-    isCounting = false
-    hold(accounts < sharedBy ? verdict : mild, id)
+    if (isLooking) return hold(mild, id)
+    isLooking = true
+    const mayBlock = !(await isProtected(id).catch(() => true))
+    isLooking = false
+    hold(mayBlock ? verdict : mild, id)
+    if (mayBlock && mode === 'enforce') blocking.add(verdict, id)
   }
 
   const nameVerdict = (verdict: Verdict, id: string) => {
@@ -162,10 +208,11 @@ const createHeldVerdicts = ({
 
 /**
  * Detects anomalies in a separate thread, and keeps the verdicts: a factor on the limits of a principal, with reason and expiry,
- * and an incident.
+ * and an incident. An address that behaves far unlike others is also blocked, see `onBlock`.
  *
- * Guarantee: no request waits for it. `monitor` opens incidents and changes no limit. A verdict on an address never concerns
- * sessions and known devices there, and never blocks an address from which several accounts are signed in. Degrades: while the
+ * Guarantee: no request waits for it. `monitor` opens incidents, changes no limit and blocks nothing. A factor on an address never
+ * concerns sessions and known devices there. Never blocked are an address from which several accounts are signed in, one of an
+ * operator, and one of a private network. Degrades: while the
  * thread is away there are no new verdicts, the others expire, and the thread starts anew with an empty memory.
  */
 export const createAnomalies = ({
@@ -173,13 +220,14 @@ export const createAnomalies = ({
   signals,
   exchange,
   near,
-  countAccountsAt,
+  findStanding,
   openIncident,
   clock,
   log,
   workerUrl = new URL('./worker.ts', import.meta.url),
 }: Dependencies) => {
-  const held = createHeldVerdicts({ mode, signals, countAccountsAt, openIncident, clock, log })
+  const blocking = createBlocking({ clock, log })
+  const held = createHeldVerdicts({ mode, signals, findStanding, openIncident, clock, log }, blocking)
   const counts = { lost: 0, principals: 0, sessions: 0, verdicts: held.counts }
   let thread: Thread<ToWorker> | undefined
   let received: Delta[] = []
@@ -257,11 +305,14 @@ export const createAnomalies = ({
     expiresInMs: held.expiresInMs,
     lift: held.lift,
     active: held.active,
+    /** What blocks addresses; before it is set none is blocked. */
+    onBlock: blocking.use,
     /** For tests. */
     tick,
     close: (): void => {
       isClosed = true
       clearInterval(timer)
+      blocking.close()
       thread?.end()
     },
   }

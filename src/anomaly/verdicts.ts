@@ -27,6 +27,8 @@ const longestMs = 3_600_000
 const escalateMs = 60_000
 /** Principals that had a verdict lately. */
 const maxPrincipals = 10_000
+/** For so long after an operator has lifted a verdict there is no other one: longer than what it was found by is remembered. */
+const exemptMs = 120_000
 
 /** Multiples of the threshold from which on a finding is of level 2, and of level 3. */
 const secondLevel = 2
@@ -46,11 +48,19 @@ const levelOf = (kind: PrincipalKind, strength: number): Level => {
 /** Turns findings into verdicts. Bounded; the principals judged least recently are forgotten. */
 export const createVerdicts = (clock: Pick<Clock, 'now'>) => {
   const verdicts = new Map<number, Verdict & { readonly times: number }>()
+  const exemptUntilMs = new Map<number, number>()
+
+  const isExempt = (principal: number, nowMs: number): boolean => {
+    const untilMs = exemptUntilMs.get(principal)
+    if (untilMs !== undefined && untilMs <= nowMs) exemptUntilMs.delete(principal)
+    return untilMs !== undefined && untilMs > nowMs
+  }
 
   return {
     /** The verdict, where it is new or stricter than before. */
     add: ({ kind, principal, reason, strength, features }: Finding): Verdict | undefined => {
       const nowMs = clock.now()
+      if (isExempt(principal, nowMs)) return undefined
       const earlier = verdicts.get(principal)
       const isActive = earlier !== undefined && earlier.untilMs > nowMs
       const times = earlier === undefined ? 1 : isActive ? earlier.times : earlier.times + 1
@@ -72,7 +82,12 @@ export const createVerdicts = (clock: Pick<Clock, 'now'>) => {
       return found !== undefined && found.untilMs > clock.now() ? found : undefined
     },
     /** An operator lifts it. */
-    lift: (principal: number): void => void verdicts.delete(principal),
+    lift: (principal: number): void => {
+      verdicts.delete(principal)
+      exemptUntilMs.delete(principal)
+      exemptUntilMs.set(principal, clock.now() + exemptMs)
+      if (exemptUntilMs.size > maxPrincipals) exemptUntilMs.delete(exemptUntilMs.keys().next().value ?? 0)
+    },
     get size() {
       return verdicts.size
     },

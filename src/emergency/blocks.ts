@@ -4,11 +4,22 @@ import { Fault, invalidInput } from '../fault.ts'
 import { addressForLimits, canonicalAddress, isAddress, networkOf } from '../kit/client-address.ts'
 import { isId, newId } from '../kit/id.ts'
 import type { TransactionSql } from '../platform/postgres.ts'
-import type { Block, BlockKind, BlockSource } from './model.ts'
-import { type BlockRow, hasServiceKey, insertBlock, lockAndCountNetworks, lockUserForBlock } from './store.ts'
+import type { Block, BlockKind } from './model.ts'
+import {
+  type BlockRow,
+  findAnomalyBlock,
+  hasServiceKey,
+  insertBlock,
+  lockAndCountNetworks,
+  lockUserForBlock,
+} from './store.ts'
 
 /** Every instance keeps them in memory, and reads them again when one changes. */
 export const maxNetworks = 5_000
+/** Beyond so many the detection of anomalies adds none, so that operators still can. */
+export const maxForAnomalies = 4_000
+/** Its block that ends so little earlier is left as it is: each instance asks for the same one. */
+const nearlyS = 30
 
 /** No network that is larger can be blocked: it would hold too much of the internet. */
 const shortestPrefix = { v4: 8, v6: 19 }
@@ -18,10 +29,12 @@ export type BlockTarget = { readonly kind: BlockKind; readonly value: string }
 export type BlockToAdd = BlockTarget & {
   readonly reason: string
   readonly lastsS: number
-  readonly source: BlockSource
-  /** The operator; null for the detection of anomalies. */
-  readonly by: string | null
+  /** The operator. */
+  readonly by: string
 }
+
+/** Found by the detection of anomalies. An IPv6 network of /64 may be written for its addresses. */
+export type AnomalousAddress = { readonly address: string; readonly reason: string; readonly lastsS: number }
 
 export const toBlock = (row: BlockRow): Block => ({
   id: row.id,
@@ -96,9 +109,9 @@ export const recordBlock = (
 }
 
 /**
- * Adds a block in a transaction of `commitAndInvalidate`: it is in force on every instance when that resolves. Locks the account
- * or the key, so call it after other locks on accounts. The detection of anomalies extends its own block of the same target; an
- * operator gets `block.exists`. Throws `user.not_found`, `service_key.not_found` and `block.too_many` too.
+ * Adds a block of an operator in a transaction of `commitAndInvalidate`: it is in force on every instance when that resolves. Locks
+ * the account or the key, so call it after other locks on accounts. Throws `block.exists`, `user.not_found`,
+ * `service_key.not_found` and `block.too_many`.
  */
 export const addBlock = async (tx: TransactionSql, block: BlockToAdd, by: BlockActor): Promise<Block> => {
   const columns = columnsOf(block)
@@ -107,13 +120,37 @@ export const addBlock = async (tx: TransactionSql, block: BlockToAdd, by: BlockA
   if (columns.network !== null && (await lockAndCountNetworks(tx)) >= maxNetworks) {
     throw new Fault('block.too_many', { extensions: { limit: maxNetworks } })
   }
-  const { kind, source, reason, lastsS } = block
+  const { kind, reason, lastsS } = block
   const row = await insertBlock(
     tx,
-    { id: newId(), kind, ...columns, source, reason, created_by: block.by, lastsS },
-    { extend: source === 'anomaly' },
+    { id: newId(), kind, ...columns, source: 'operator', reason, created_by: block.by, lastsS },
+    { extend: false },
   )
   if (row === undefined) throw new Fault('block.exists')
+  recordBlock(tx, by, 'block.added', row)
+  return toBlock(row)
+}
+
+/**
+ * As `addBlock`, for the detection of anomalies: its block of the same address is extended. Undefined: there is one that lasts as
+ * long. `full`: there are so many that none is added.
+ */
+export const addBlockOfAnomaly = async (
+  tx: TransactionSql,
+  { address, reason, lastsS }: AnomalousAddress,
+  by: BlockActor,
+): Promise<Block | undefined | 'full'> => {
+  const columns = columnsOf({ kind: 'address', value: address.replace(/\/64$/, '') })
+  const count = await lockAndCountNetworks(tx)
+  const found = await findAnomalyBlock(tx, columns.network, lastsS - nearlyS)
+  if (found === 'lasting') return undefined
+  if (found === undefined && count >= maxForAnomalies) return 'full'
+  const row = await insertBlock(
+    tx,
+    { id: newId(), kind: 'address', ...columns, source: 'anomaly', reason, created_by: null, lastsS },
+    { extend: true },
+  )
+  if (row === undefined) return undefined
   recordBlock(tx, by, 'block.added', row)
   return toBlock(row)
 }

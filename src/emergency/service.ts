@@ -10,7 +10,16 @@ import { toPage } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
 import { createNetworkSet } from '../kit/network-set.ts'
 import type { Log } from '../platform/log.ts'
-import { addBlock, columnsOf, recordBlock, toBlock } from './blocks.ts'
+import type { TransactionSql } from '../platform/postgres.ts'
+import {
+  type AnomalousAddress,
+  addBlock,
+  addBlockOfAnomaly,
+  columnsOf,
+  maxForAnomalies,
+  recordBlock,
+  toBlock,
+} from './blocks.ts'
 import {
   type Block,
   type BlockKind,
@@ -46,6 +55,8 @@ type Dependencies = {
   operators: Pick<Operators, 'requireForShare' | 'requireForNoKeyUpdate'>
   changes: Changes
   ownMode: SettableOwnMode
+  /** Makes every instance forget the verdict on an address, as limits count it, when the transaction commits. */
+  liftVerdict: (tx: TransactionSql, address: string) => Promise<void>
   auditSource: AuditSource
   startDeadline: () => Deadline
   record: RecordSecurityEvent
@@ -57,14 +68,15 @@ type Dependencies = {
  * inside the transaction.
  *
  * Guarantee: when a call that sets a mode or a block resolves, it is in force on every instance. An operator cannot block the own
- * account, nor the address of the call. `endExpired` ends what has expired, by the clock of Postgres: until it has run,
- * expired modes and blocks are still in force.
+ * account, nor the address of the call. Removing a block of the detection of anomalies also lifts its verdict. `endExpired` ends
+ * what has expired, by the clock of Postgres: until it has run, expired modes and blocks are still in force.
  */
 export const createRestrictions = ({
   store,
   operators,
   changes,
   ownMode,
+  liftVerdict,
   auditSource,
   startDeadline,
   record,
@@ -119,7 +131,7 @@ export const createRestrictions = ({
     const block = await changes.commitAndInvalidate(context.deadline, async (tx) => {
       if (user_id === null) await operators.requireForShare(tx, caller)
       else await operators.requireForNoKeyUpdate(tx, caller, user_id)
-      const given = { kind, value, reason, lastsS: expires_in, source: 'operator' as const, by: caller.userId }
+      const given = { kind, value, reason, lastsS: expires_in, by: caller.userId }
       return addBlock(tx, given, { actor: caller, context })
     })
     record(context, 'block.added', { address, by: caller.userId, block_id: block.id, kind })
@@ -134,10 +146,34 @@ export const createRestrictions = ({
         const [removed] = await removeBlocks(tx, [id])
         if (removed === undefined) throw new Fault('block.not_found')
         recordBlock(tx, { actor: caller, context }, 'block.removed', removed)
+        // Else the next finding about the address would block it again.
+        if (removed.source === 'anomaly' && removed.network !== null) {
+          await liftVerdict(tx, removed.network.replace(/\/32$/, ''))
+        }
       },
       { grantsOnly: true },
     )
     record(context, 'block.removed', { address, by: caller.userId, block_id: id })
+  },
+
+  /** For the detection of anomalies: blocks addresses for a time, together. Throws where Postgres is away. */
+  blockAnomalous: async (addresses: readonly AnomalousAddress[]): Promise<void> => {
+    const added = await changes.commitAndInvalidate(startDeadline(), async (tx) => {
+      const by = { actor: 'system', context: taskContext(auditSource, 'anomalies') } as const
+      const blocks: Block[] = []
+      for (const each of addresses) {
+        const block = await addBlockOfAnomaly(tx, each, by)
+        if (block === 'full') {
+          const fields = { event: 'block.too_many', limit: maxForAnomalies }
+          log.warn(fields, 'an address was not blocked, because too many are')
+        } else if (block !== undefined) blocks.push(block)
+      }
+      return blocks
+    })
+    for (const { id, value, reason, expires_at } of added) {
+      const fields = { event: 'block.added', block_id: id, address: value, reason, expires_at }
+      log.warn(fields, 'the detection of anomalies blocked an address')
+    }
   },
 
   /** Run it often: how late it is, modes and blocks last longer. */

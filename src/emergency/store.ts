@@ -106,6 +106,24 @@ export const lockAndCountNetworks = async (tx: TransactionSql): Promise<number> 
   return row?.count ?? 0
 }
 
+/** Whether the detection of anomalies has blocked the network, and whether for `leastS` seconds or longer. */
+export const findAnomalyBlock = async (
+  tx: TransactionSql,
+  network: string | null,
+  leastS: number,
+): Promise<'lasting' | 'ending' | undefined> => {
+  const [row] = await tx<{ lasts: boolean }[]>`
+    select expires_at >= now() + ${leastS}::int * interval '1 second' as lasts from blocks
+     where source = 'anomaly' and network = ${network}::cidr`
+  if (row === undefined) return undefined
+  return row.lasts ? 'lasting' : 'ending'
+}
+
+/** Sends a message to all instances when the transaction commits. */
+export const notifyAll = async (tx: TransactionSql, channel: string, payload: string): Promise<void> => {
+  await tx`select pg_notify(${channel}, ${payload})`
+}
+
 /**
  * Adds a block. A target has at most one of each source: with `extend` that one gets the later expiry and the new
  * reason, else nothing is changed and the result is undefined.

@@ -2,7 +2,7 @@ import { afterEach, expect, test } from 'bun:test'
 import type { Delta } from '../../src/anomaly/delta.ts'
 import type { AnomalyExchange } from '../../src/anomaly/exchange.ts'
 import { noPlace } from '../../src/anomaly/ring.ts'
-import { type Anomalies, createAnomalies } from '../../src/anomaly/service.ts'
+import { type AddressToBlock, type Anomalies, createAnomalies } from '../../src/anomaly/service.ts'
 import { createSignals } from '../../src/anomaly/signals.ts'
 import type { AnomalyMode } from '../../src/config.ts'
 import type { IncidentReport } from '../../src/incidents/report.ts'
@@ -17,7 +17,11 @@ afterEach(() => {
 /** Instances that exchange deltas in memory. */
 const startInstances = (
   count: number,
-  { accounts = 0, mode = 'enforce' }: { accounts?: number; mode?: AnomalyMode } = {},
+  {
+    accounts = 0,
+    operator = false,
+    mode = 'enforce',
+  }: { accounts?: number; operator?: boolean; mode?: AnomalyMode } = {},
 ) => {
   const boxes = Array.from({ length: count }, (): Delta[] => [])
   let aheadMs = 0
@@ -36,13 +40,15 @@ const startInstances = (
       signals,
       exchange,
       near: [],
-      countAccountsAt: async () => accounts,
+      findStanding: async () => ({ accounts, operator }),
       openIncident: (report) => incidents.push(report),
       clock,
       log: createLog('silent'),
     })
     running.push(anomalies)
-    return { signals, anomalies, incidents }
+    const blocked: AddressToBlock[] = []
+    anomalies.onBlock(async (addresses) => void blocked.push(...addresses))
+    return { signals, anomalies, incidents, blocked }
   })
   /** Everybody has what was seen, and has judged it. */
   const settle = async () => {
@@ -91,17 +97,62 @@ test('an instance that has not seen the principal of a verdict names it by its f
   expect(two.incidents).toHaveLength(1)
 })
 
-test('an address of two accounts or more is never blocked, and one whose accounts cannot be counted is not either', async () => {
-  for (const [accounts, factor] of [
-    [1, 0],
-    [2, 0.1],
+const attack = async (address: string, options: Parameters<typeof startInstances>[1], accounts = 40) => {
+  const started = startInstances(1, options)
+  const [one] = started.instances
+  if (one === undefined) throw new Error('There is one')
+  for (let account = 1; account <= accounts; account += 1) fail(one.signals, address, account)
+  await started.settle()
+  return { ...started, ...one }
+}
+
+test('an address that tries very many accounts is blocked, but never one of two accounts or more, of an operator, or of a private network', async () => {
+  for (const [address, options, factor] of [
+    ['192.0.2.3', { accounts: 1 }, 0],
+    ['2001:db8:0:3::/64', {}, 0],
+    ['192.0.2.3', { accounts: 2 }, 0.1],
+    ['192.0.2.3', { operator: true }, 0.1],
+    ['10.1.2.3', {}, 0.1],
+    ['fd00:0:0:3::/64', {}, 0.1],
+    ['127.0.0.1', {}, 0.1],
   ] as const) {
-    const { instances, settle } = startInstances(1, { accounts })
-    const [one] = instances
-    for (let account = 1; account <= 40; account += 1) if (one !== undefined) fail(one.signals, '192.0.2.3', account)
-    await settle()
-    expect(one?.anomalies.factorOf('address', '192.0.2.3')).toBe(factor)
+    const { anomalies, blocked } = await attack(address, options)
+    expect([address, anomalies.factorOf('address', address)]).toEqual([address, factor])
+    const expected = { address, reason: 'sign_in.many_accounts', lastsS: 300 } as const
+    expect(blocked).toEqual(factor === 0 ? [expected] : [])
   }
+})
+
+test('an address is blocked once for each verdict, longer for a later one, and again only when an operator lifted it some time ago', async () => {
+  const { anomalies, signals, blocked, settle, pass } = await attack('192.0.2.7', {})
+  const goOn = async () => {
+    for (let account = 1; account <= 40; account += 1) fail(signals, '192.0.2.7', account)
+    await settle()
+    return blocked.map(({ lastsS }) => lastsS)
+  }
+  expect(await goOn()).toEqual([300])
+  pass(400_000)
+  expect(await goOn()).toEqual([300, 600])
+  anomalies.lift('192.0.2.7')
+  pass(100_000)
+  expect(await goOn()).toEqual([300, 600])
+  expect(anomalies.find('address', '192.0.2.7')).toBeUndefined()
+  pass(30_000)
+  expect(await goOn()).toEqual([300, 600, 300])
+})
+
+test('an address that could not be blocked keeps its factor, and the next one is blocked', async () => {
+  const { anomalies, signals, blocked, settle } = await attack('192.0.2.8', {}, 0)
+  anomalies.onBlock(async (addresses) => {
+    if (addresses.some(({ address }) => address === '192.0.2.8')) throw new Error('Postgres is away')
+    blocked.push(...addresses)
+  })
+  for (const address of ['192.0.2.8', '192.0.2.9']) {
+    for (let account = 1; account <= 40; account += 1) fail(signals, address, account)
+    await settle()
+    expect(anomalies.factorOf('address', address)).toBe(0)
+  }
+  expect(blocked.map(({ address }) => address)).toEqual(['192.0.2.9'])
 })
 
 test('a verdict expires, and an operator can lift it', async () => {
@@ -120,7 +171,7 @@ test('a verdict expires, and an operator can lift it', async () => {
   expect(one?.anomalies.find('address', '192.0.2.5')).toBeUndefined()
 })
 
-test('where ANOMALY is monitor an incident is opened and no limit changes', async () => {
+test('where ANOMALY is monitor an incident is opened, no limit changes and nothing is blocked', async () => {
   const { instances, settle } = startInstances(1, { mode: 'monitor' })
   const [one] = instances
   for (let account = 1; account <= 6; account += 1) if (one !== undefined) fail(one.signals, '192.0.2.6', account)
@@ -128,4 +179,5 @@ test('where ANOMALY is monitor an incident is opened and no limit changes', asyn
   expect(one?.incidents).toHaveLength(1)
   expect(one?.incidents[0]?.evidence).toMatchObject({ factor: 1 })
   expect(one?.anomalies.factorOf('address', '192.0.2.6')).toBe(1)
+  expect((await attack('192.0.2.6', { mode: 'monitor' })).blocked).toEqual([])
 })

@@ -70,10 +70,13 @@ test('a verdict expires five minutes after the last finding, and lasts twice as 
   }
 })
 
-test('a lifted verdict is gone, and a later one begins anew', () => {
-  const { add, factor, verdicts } = setUp()
+test('a lifted verdict is gone, there is no other one for two minutes, and a later one begins anew', () => {
+  const { add, factor, verdicts, pass } = setUp()
   add('user', 1)
   verdicts.lift(1)
   expect(factor()).toBe(1)
+  pass(119)
+  expect(add('user', 1)).toBeUndefined()
+  pass(1)
   expect(add('user', 1)).toMatchObject({ level: 1 })
 })

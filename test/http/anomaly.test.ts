@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { randomUUID } from 'node:crypto'
 import type { Anomalies } from '../../src/anomaly/service.ts'
 import { systemClock } from '../../src/kit/clock.ts'
+import { until } from '../faults/support.ts'
 import { type Api, api, type Person, register } from '../harness/api.ts'
 import { startApp, type TestApp } from '../harness/app.ts'
 
@@ -106,17 +107,109 @@ test('an office from which many accounts are tried is not locked out: sessions a
   expect((await signIn(office, newcomer.email)).status).toBe(200)
 })
 
-test('an address without live sessions from which very many accounts are tried is blocked for unknown devices', async () => {
+/** An operator, whose sign-in is recent. Its address is its own. */
+const registerOperator = async (address: string) => {
+  const operator = await registerFrom(address)
+  await app.services.database.admin`update users set role = 'admin' where id = ${operator.id}`
+  const signedIn = await signIn(address, operator.email, operator.password)
+  return { ...operator, token: signedIn.body.access_token as string }
+}
+const blocksOf = (operator: Person, address: string) =>
+  client
+    .get('/api/v1/security/blocks?kind=address&limit=100', { token: operator.token, ...from('198.51.100.77') })
+    .then(({ body }) => body.items.filter(({ value }: { value: string }) => value === address))
+const eventsOfBlock = (id: string) =>
+  app.services.database.admin<{ action: string; actor_kind: string; source: string }[]>`
+    select action, actor_kind, coalesce(after, before) ->> 'source' as source
+      from audit_events where target_type = 'block' and target_id = ${id} order by id`
+const codeOf = ({ status, body }: { status: number; body: { code?: string } }) => `${status} ${body?.code}`
+
+test('an address without live sessions from which very many accounts are tried is blocked with reason and expiry, audited, until an operator lifts it', async () => {
   const address = '192.0.2.4'
+  const operator = await registerOperator('198.51.100.77')
   const person = await registerFrom('198.51.100.5')
   await guessPasswords(address, 30)
   expect(await judged(address)).toMatchObject({ level: 3 })
   expect([...(await incidentsAbout(address))]).toEqual([{ kind: 'anomaly.credential_stuffing', severity: 'critical' }])
-  const refused = await signIn(address, person.email)
-  expect(refused.status).toBe(429)
-  expect(refused.body).toMatchObject({ code: 'limit.exceeded', limit: 0 })
-  expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(200)
-  expect((await client.get('/api/v1/models', from(address))).status).toBe(429)
-  // A session that was opened elsewhere is not concerned.
-  expect((await client.get('/api/v1/auth/me', { token: person.token, ...from(address) })).status).toBe(200)
+  await until(async () => (await blocksOf(operator, address)).length > 0, 'the address is blocked')
+  const [block] = await blocksOf(operator, address)
+  expect(block).toMatchObject({ source: 'anomaly', reason: 'sign_in.many_accounts', created_by: null })
+  // The clock of the windows has gone on by a slot.
+  expect(Date.parse(block.expires_at) - Date.parse(block.created_at)).toBe(295_000)
+  expect([...(await eventsOfBlock(block.id))]).toEqual([
+    { action: 'block.added', actor_kind: 'system', source: 'anomaly' },
+  ])
+  const answers = () =>
+    Promise.all([
+      signIn(address, person.email),
+      client.get('/api/v1/models', from(address)),
+      client.get('/api/v1/auth/me', { token: person.token, ...from(address) }),
+    ]).then((all) => all.map(codeOf))
+  expect(await answers()).toEqual(Array(3).fill('403 access.blocked'))
+  // Every instance has the same finding, and asks for the block that is there already.
+  const again = [{ address, reason: 'sign_in.many_accounts', lastsS: 310 }]
+  await Promise.all([1, 2, 3].map(() => app.services.restrictions.blockAnomalous(again)))
+  expect([...(await eventsOfBlock(block.id))]).toHaveLength(1)
+
+  const lift = () =>
+    client.delete(`/api/v1/security/blocks/${block.id}`, { token: operator.token, ...from('198.51.100.77') })
+  expect((await lift()).status).toBe(204)
+  expect((await eventsOfBlock(block.id)).map(({ action, actor_kind }) => [action, actor_kind])).toEqual([
+    ['block.added', 'system'],
+    ['block.removed', 'user'],
+  ])
+  await until(() => anomalies.find('address', address) === undefined, 'the verdict is lifted too')
+  expect(await answers()).toEqual(['200 undefined', '200 undefined', '200 undefined'])
+  // The failed sign-ins are still in the window, and block nothing.
+  await guessPasswords(address, 1)
+  await passSlot()
+  await passSlot()
+  expect(await blocksOf(operator, address)).toEqual([])
+})
+
+test('the address of an operator is never blocked, whether a session was opened there or a change was made from there', async () => {
+  const home = '192.0.2.50'
+  const hotel = '192.0.2.51'
+  const operator = await registerOperator(home)
+  const { status } = await client.put(
+    '/api/v1/security/mode',
+    { mode: 'normal' },
+    { token: operator.token, ...from(hotel) },
+  )
+  expect(status).toBe(200)
+  for (const address of [home, hotel]) {
+    await guessPasswords(address, 30)
+    expect([address, (await judged(address))?.level]).toEqual([address, 2])
+    expect(await blocksOf(operator, address)).toEqual([])
+    expect((await client.get('/api/v1/auth/me', { token: operator.token, ...from(address) })).status).toBe(200)
+  }
+})
+
+test('the detection of anomalies blocks at most 4000 networks, and operators can still block others', async () => {
+  const { admin } = app.services.database
+  const operator = await registerOperator('198.51.100.78')
+  await admin`
+    insert into blocks (id, kind, network, source, reason, expires_at)
+    select gen_random_uuid(), 'network', ('10.' || n / 250 || '.' || n % 250 || '.0/24')::cidr, 'operator', '', now() + interval '1 hour'
+      from generate_series(1, 4000) n`
+  try {
+    const asked = { address: '192.0.2.60', reason: 'sign_in.many_accounts', lastsS: 60 }
+    await app.services.restrictions.blockAnomalous([asked, { ...asked, address: '2001:db8:0:60::/64' }])
+    const [{ count } = { count: -1 }] = await admin<{ count: number }[]>`
+      select count(*)::int as count from blocks where source = 'anomaly' and network in ('192.0.2.60/32', '2001:db8:0:60::/64')`
+    expect(count).toBe(0)
+    const given = { kind: 'address', value: '192.0.2.61' }
+    const added = await client.post('/api/v1/security/blocks', given, {
+      token: operator.token,
+      ...from('198.51.100.78'),
+    })
+    expect(added.status).toBe(201)
+  } finally {
+    await admin`delete from blocks`
+  }
+  await app.services.restrictions.blockAnomalous([
+    { address: '2001:db8:0:60::/64', reason: 'resources.harvested', lastsS: 60 },
+  ])
+  const { body } = await client.get('/api/v1/security/blocks', { token: operator.token, ...from('198.51.100.78') })
+  expect(body.items).toMatchObject([{ kind: 'address', value: '2001:db8:0:60::/64', source: 'anomaly' }])
 })

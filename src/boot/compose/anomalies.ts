@@ -43,7 +43,7 @@ export const composeAnomalies = (
         authenticate: (text) => hash(`batch of anomalies ${text}`),
       }),
     near: nearPairs(),
-    countAccountsAt: createAnomalyStore(database.batch).countAccountsAt,
+    findStanding: createAnomalyStore(database.batch).findStanding,
     openIncident: incidentReports.open,
     clock,
     log,

@@ -2,7 +2,7 @@ import { commonChannel, encodeMessage } from '../../access/invalidation/topics.t
 import { createBreakerService } from '../../breakers/service.ts'
 import { createBreakerStore } from '../../breakers/store.ts'
 import { createRestrictions } from '../../emergency/service.ts'
-import { createRestrictionStore } from '../../emergency/store.ts'
+import { createRestrictionStore, notifyAll } from '../../emergency/store.ts'
 import { createFlagEvaluator } from '../../flags/features/evaluator.ts'
 import { createFeatureFlags } from '../../flags/features/service.ts'
 import { createTierFlagService } from '../../flags/tiers/service.ts'
@@ -54,6 +54,18 @@ export const composeFeatures = (
   })
   caches.onInvalidated(breakerService.onInvalidated)
   const siem = composeSiem(infrastructure, caches.bus.instance, stack)
+  const restrictions = createRestrictions({
+    store: createRestrictionStore(database.admin, database.batch),
+    operators,
+    changes,
+    ownMode: accessParts.ownMode,
+    liftVerdict: (tx, key) => notifyAll(tx, commonChannel, encodeMessage('limit_lifted', { budget: 'anonymous', key })),
+    auditSource: infrastructure.auditSource,
+    startDeadline: () => createDeadlines(infrastructure.realClock)(expiryMs),
+    record,
+    log: infrastructure.log,
+  })
+  shared.anomalies?.onBlock(restrictions.blockAnomalous)
   return {
     ...shared,
     ...media,
@@ -76,16 +88,7 @@ export const composeFeatures = (
     flagEvaluator: createFlagEvaluator({ facts: caches.facts }),
     tierFlags: createTierFlagService({ store: createTierFlagStore(database.admin), operators, changes }),
     incidents: createIncidents({ store: infrastructure.incidentStore, operators, changes, clock, record }),
-    restrictions: createRestrictions({
-      store: createRestrictionStore(database.admin, database.batch),
-      operators,
-      changes,
-      ownMode: accessParts.ownMode,
-      auditSource: infrastructure.auditSource,
-      startDeadline: () => createDeadlines(infrastructure.realClock)(expiryMs),
-      record,
-      log: infrastructure.log,
-    }),
+    restrictions,
     limitOperations: createLimitOperations({
       limits: shared.limits,
       announceLifted: (deadline, lifted, recordIn) =>
