@@ -1,6 +1,7 @@
 import { Buffer } from 'node:buffer'
 import { timingSafeEqual } from 'node:crypto'
 import type { AuditSource } from '../http/request-context.ts'
+import { yieldToEventLoop } from '../kit/async.ts'
 import {
   checkpointType,
   type Head,
@@ -31,13 +32,14 @@ export const problemKinds = {
   event_removed: 'An event was linked and is gone',
   event_inserted: 'An event stands in the log that was never linked',
   event_not_authentic: 'An event was not written by this service',
+  event_repeated: 'An event was recorded a second time: its id was linked before',
   details_altered: 'The personal data of an event differ from what was recorded',
   details_removed: 'The personal data of an event are gone, and their account is not closed',
-  links_removed: 'Links from `sequence` to `to` are gone, and with them the proof of their events',
+  links_removed: 'Links of the chain are gone, and with them the proof of their events',
   link_altered: 'A link does not follow from the one before',
   chain_restarted: 'The chain began anew here, because its signed head was missing or changed',
-  chain_rewritten: 'Links up to `to` were computed again: they differ from what was signed',
-  links_not_signed: 'Links from `sequence` to `to` come after the signed head',
+  chain_rewritten: 'The links up to this one were computed again: they differ from what was signed',
+  links_not_signed: 'Links come after the signed head',
   head_missing: 'The signed head of the month is gone',
   head_not_authentic: 'The head of the month was not signed by this service',
   month_removed: 'A month is gone that a later one follows',
@@ -62,13 +64,18 @@ type Dependencies = {
   readonly macOf: AuditSource['macOf']
 }
 
-const pageSize = 5_000
-const maxProblems = 1_000
+const pageSize = 1_000
+/** After so many events other work of the process has its turn: about 5 ms. */
+const eventsAtOnce = 200
+/** A destroyed log has a problem for each row. */
+export const maxProblems = 1_000
+/** So many events that are not linked yet are verified: more than a chain that keeps up leaves. */
+const maxPending = 2_000
 
 const isSame = (one: Uint8Array, other: Uint8Array): boolean =>
   one.length === other.length && timingSafeEqual(Buffer.from(one), Buffer.from(other))
 
-/** Problems up to a maximum: a destroyed log has one for each row. */
+/** Problems up to `maxProblems`. */
 const createFindings = () => {
   const problems: AuditProblem[] = []
   return {
@@ -81,7 +88,7 @@ const createFindings = () => {
 type Findings = ReturnType<typeof createFindings>
 
 const checkEvent = (
-  { link, event, details, closed }: LinkedRow,
+  { link, event, details, closed, isRepeated }: LinkedRow,
   month: string,
   macOf: AuditSource['macOf'],
   add: Findings['add'],
@@ -91,6 +98,8 @@ const checkEvent = (
     add({ problem: 'event_removed', ...at })
     return undefined
   }
+  // Its HMAC is right, because it covers the id, not the time: someone stored a genuine event once more.
+  if (isRepeated) add({ problem: 'event_repeated', ...at })
   if (hashOfRow(event) !== link.row_hash) add({ problem: 'event_altered', ...at })
   else if (!isSame(macOf(contentOf(event)), event.mac)) add({ problem: 'event_not_authentic', ...at })
   if (details === undefined) {
@@ -147,7 +156,7 @@ const verifyMonth = async (
   const { store, macOf } = dependencies
   const head = await readHead(dependencies, month, token, known)
   const signed = await signedHashes(dependencies, month, head, known, after === 0 ? add : () => {})
-  const counted = { verified: 0, pending: 0, erased: 0 }
+  const counted = { verified: 0, erased: 0 }
   let sequence = after
   let previous = after === 0 ? hashOfOpening(month, head?.opens ?? null) : await store.findHash(month, after)
   for (;;) {
@@ -169,9 +178,10 @@ const verifyMonth = async (
       counted.verified += 1
       sequence = at
       previous = link.hash
+      if (counted.verified % eventsAtOnce === 0) await yieldToEventLoop()
     }
     if (rows.length === 0) break
-    if (counted.verified >= limit) return { ...counted, head, next: { month, after: sequence } }
+    if (counted.verified >= limit) return { ...counted, pending: 0, head, next: { month, after: sequence } }
   }
   const newest = Math.max(0, ...signed.keys())
   if (newest > sequence) add({ problem: 'links_removed', month, sequence: sequence + 1, to: newest })
@@ -180,9 +190,15 @@ const verifyMonth = async (
   } else if (head === undefined) add({ problem: 'head_not_authentic', month })
   else if (head.sequence < sequence)
     add({ problem: 'links_not_signed', month, sequence: head.sequence + 1, to: sequence })
-  const { strays, pending } = await store.findStrays(month)
-  for (const { id, at } of strays) add({ problem: 'event_inserted', month, event_id: id, event_at: at })
-  return { ...counted, pending, head, next: undefined }
+  for (const { id, at } of await store.findStrays(month, maxProblems))
+    add({ problem: 'event_inserted', month, event_id: id, event_at: at })
+  const { count, events } = await store.findPending(month, maxPending)
+  for (const { event, isRepeated } of events) {
+    const at = { month, event_id: event.id, event_at: event.at }
+    if (isRepeated) add({ problem: 'event_repeated', ...at })
+    else if (!isSame(macOf(contentOf(event)), event.mac)) add({ problem: 'event_not_authentic', ...at })
+  }
+  return { ...counted, pending: count, head, next: undefined }
 }
 
 /** Whether each month that a later one follows is there, or was dropped when its time was over. */
@@ -200,9 +216,14 @@ const checkMonths = (
     if (!heads.has(month)) add({ problem: 'links_removed', month, sequence: 1, to: sequence })
 }
 
-/** Thrown for a given head that this service has not signed. */
+/** Thrown for a given head that this service has not signed. `place`: which of the given ones, from 1. */
 export class ForeignHead extends Error {
   override readonly name = 'ForeignHead'
+  readonly place: number
+  constructor(place: number) {
+    super('A given head was not signed by this service')
+    this.place = place
+  }
 }
 
 /**
@@ -210,7 +231,7 @@ export class ForeignHead extends Error {
  * or inserted since it was linked.
  *
  * `heads` are signed heads that left the database before: a log that was cut at its end, signed head and all, is only found by
- * them. Throws `ForeignHead`. Memory: a page of 5,000 rows. Reports at most 1,000 problems.
+ * them. Throws `ForeignHead`. Memory: a page of 1,000 rows. Reports at most 1,000 problems.
  */
 export const verifyAudit = async (
   dependencies: Dependencies,
@@ -228,9 +249,9 @@ export const verifyAudit = async (
   const { problems, add } = createFindings()
   const auditKeys = await store.keys()
   const expected: Head[] = []
-  for (const token of given) {
+  for (const [index, token] of given.entries()) {
     const head = await keys.read(token, headType, auditKeys)
-    if (head === undefined) throw new ForeignHead('A given head was not signed by this service')
+    if (head === undefined) throw new ForeignHead(index + 1)
     expected.push(head)
   }
   const known = { auditKeys, expected }

@@ -95,6 +95,18 @@ const sqlDirectory = new URL('../../sql/', import.meta.url)
 export const countMigrations = async (directory = sqlDirectory): Promise<number> =>
   (await readMigrations(directory)).length
 
+/** Throws `MigrationRefused` where the schema is older than this program, or missing. Changes nothing. */
+export const requireMigrated = async (sql: Sql): Promise<void> => {
+  const applied = await readApplied(sql)
+  if (applied.migrations.length === 0)
+    throw new MigrationRefused('This database has no tables of Velro. Check DATABASE_URL.')
+  const { length } = findPending({ migrations: await readMigrations(sqlDirectory), functions: [] }, applied).migrations
+  if (length === 0) return
+  throw new MigrationRefused(
+    `The schema of this database lacks ${length} ${length === 1 ? 'migration' : 'migrations'} of this version. Run bun run migrate first, or use the version that the service runs.`,
+  )
+}
+
 /**
  * For this transaction: waiting for an instance that migrates may take minutes, whatever limits the database or the role has.
  * transaction_timeout exists from Postgres 17 on.

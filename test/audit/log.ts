@@ -9,13 +9,15 @@ import { systemClock } from '../../src/kit/clock.ts'
 import { newId } from '../../src/kit/id.ts'
 import { createLog } from '../../src/platform/log.ts'
 import type { Sql } from '../../src/platform/postgres.ts'
-import { createKeyedHash } from '../../src/platform/secrets.ts'
+import { createKeyedHash, type KeyedHash } from '../../src/platform/secrets.ts'
 import { generateSigningKey, importKey } from '../../src/platform/tokens.ts'
 import { until } from '../faults/support.ts'
 
-/** An audit log in a database, with its keys. */
-export const createAuditLog = async (sql: Sql) => {
-  const keyedHash = createKeyedHash((name) => Buffer.from(name.padEnd(32)))
+/** An audit log in a database, with its keys. `keyedHash`: that of a service, which can then verify the log. */
+export const createAuditLog = async (
+  sql: Sql,
+  keyedHash: KeyedHash = createKeyedHash((name) => Buffer.from(name.padEnd(32))),
+) => {
   const source = createAuditSource(keyedHash)
   const { publicJwk, privateJwk } = await generateSigningKey()
   const key = { kid: 'k1', privateKey: await importKey(privateJwk), publicKey: await importKey(publicJwk), publicJwk }

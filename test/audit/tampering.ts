@@ -13,6 +13,8 @@ export type Tampering = {
     rows: { at: (sequence: number) => Row; last: number },
   ) => Promise<Partial<AuditProblem>[]>
   readonly needsHead?: boolean
+  /** An event is only to be linked once its transaction is over. */
+  readonly needsCommit?: boolean
 }
 
 /** What someone with every right in the database could do, in each form of the row. `middle` is a row among all. */
@@ -89,6 +91,30 @@ export const tamperings: readonly Tampering[] = [
     },
   },
   {
+    name: 'an event is inserted after the others',
+    needsCommit: true,
+    tamper: async (sql, { at }) => {
+      const [row] = await sql<{ id: string }[]>`
+        insert into audit_events (id, action, actor_kind, target_type, request_id, mac)
+        select gen_random_uuid(), action, actor_kind, target_type, request_id, mac from audit_events where id = ${at(30).id}
+        returning id`
+      return [{ problem: 'event_not_authentic', event_id: row?.id ?? '' }]
+    },
+  },
+  {
+    name: 'a genuine event is stored a second time',
+    needsCommit: true,
+    tamper: async (sql, { at }) => {
+      const { id } = at(31)
+      await sql`
+        insert into audit_events (id, action, actor_kind, actor_id, session_id, target_type, target_id, request_id, after,
+                                  details_hash, mac)
+        select id, action, actor_kind, actor_id, session_id, target_type, target_id, request_id, after, details_hash, mac
+          from audit_events where id = ${id}`
+      return [{ problem: 'event_repeated', event_id: id }]
+    },
+  },
+  {
     name: 'the personal data of an event are changed',
     tamper: async (sql, { at }) => {
       const { id, sequence } = at(40)
@@ -131,20 +157,28 @@ export const tamperings: readonly Tampering[] = [
   },
 ]
 
+type Rows = Parameters<Tampering['tamper']>[1]
+
+/** The linked events, by their place in the chain. */
+export const findRows = async (sql: Sql): Promise<Rows> => {
+  const rows = await sql<Row[]>`select sequence::int, event_id as id from audit_links order by sequence`
+  return { at: (sequence) => rows[sequence - 1] as Row, last: rows.length }
+}
+
 /** Tampers and verifies in one transaction, which is rolled back. */
 export const tamperAndVerify = async (
   sql: Sql,
   { tamper, needsHead = false }: Tampering,
   log: Pick<AuditLog, 'keys' | 'source' | 'head'>,
 ): Promise<{ expected: Partial<AuditProblem>[]; found: readonly AuditProblem[] }> => {
-  const rows = await sql<Row[]>`select sequence::int, event_id as id from audit_links order by sequence`
+  const rows = await findRows(sql)
   const head = await log.head()
   const rolledBack = new Error('rolled back')
   let expected: Partial<AuditProblem>[] = []
   let found: readonly AuditProblem[] = []
   await sql
     .begin(async (tx) => {
-      expected = await tamper(tx, { at: (sequence) => rows[sequence - 1] as Row, last: rows.length })
+      expected = await tamper(tx, rows)
       const { keys, source } = log
       const dependencies = { store: createVerifyStore(tx), keys, macOf: source.macOf }
       found = (await verifyAudit(dependencies, { heads: needsHead ? [head] : [] })).problems

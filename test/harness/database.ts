@@ -56,10 +56,17 @@ const cluster = startedOnce(async () => {
  * names, otherwise on one of this process. Costs 0.01 s in memory, 0.1 s on a disk; without TEST_CLUSTER the first call also
  * starts the cluster. A database that is not dropped goes with the cluster.
  */
-export const createDatabase = async ({ migrated = true } = {}): Promise<TestDatabase> => {
+export const createDatabase = async ({
+  migrated = true,
+  copyOf,
+}: {
+  migrated?: boolean
+  /** The name of a database of this cluster to which nobody is connected. */
+  copyOf?: string
+} = {}): Promise<TestDatabase> => {
   const { connection, admin } = await cluster()
   const database = `test_${randomBytes(6).toString('hex')}`
-  await admin`create database ${admin(database)} template ${admin(migrated ? template : 'template0')} strategy file_copy`
+  await admin`create database ${admin(database)} template ${admin(copyOf ?? (migrated ? template : 'template0'))} strategy file_copy`
   return {
     connection: { ...connection, database },
     drop: async () => {
@@ -69,7 +76,9 @@ export const createDatabase = async ({ migrated = true } = {}): Promise<TestData
 }
 
 /** The same with a connection to it, which `drop` ends. */
-export const openDatabase = async (options: { migrated?: boolean } = {}): Promise<TestDatabase & { sql: Sql }> => {
+export const openDatabase = async (
+  options: Parameters<typeof createDatabase>[0] = {},
+): Promise<TestDatabase & { sql: Sql }> => {
   const database = await createDatabase(options)
   const sql = connectOnce(database.connection)
   return {
