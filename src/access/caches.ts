@@ -204,7 +204,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   const onRedisRead = onTierRead && ((ms: number, failed: boolean) => onTierRead('l2', ms, failed))
   const maxAbsent = Math.ceil(limits.maxEntries * maxAbsentShare)
   const renewAheadMs = limits.ttlMs * renewAheadShare
-  const memory = createTtlMap<Fact[FactKind]>({ clock, sizeOf, ...limits, maxAbsent, renewAheadMs })
+  const memory = createTtlMap<Fact[FactKind]>({ clock, grouped: true, sizeOf, ...limits, maxAbsent, renewAheadMs })
   const flags = createFlags(() => tierSwitches.read(database.admin), tierSwitches.stored)
   const pendingInvalidations = createPendingInvalidations(realClock)
   const registry = createRedisRegistry({

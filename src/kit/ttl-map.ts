@@ -1,4 +1,6 @@
 import type { Clock } from './clock.ts'
+import { createGroupedIndex, createPlainIndex } from './key-index.ts'
+import { createUseOrder, type Ordered } from './use-order.ts'
 
 /** The result of a cache lookup. `absent` is a negative entry: the cache knows that no value exists. `miss`: it does not know. */
 export type Lookup<V> =
@@ -9,8 +11,7 @@ export type Lookup<V> =
 export const miss: Lookup<never> = { kind: 'miss' }
 export const absent: Lookup<never> = { kind: 'absent' }
 
-/** An entry is also a node of the doubly linked list in order of use. */
-type Entry<V> = {
+interface Entry<V> extends Ordered<Entry<V>> {
   readonly key: string
   lookup: Lookup<V>
   /** When the value was read from its source, on the monotonic clock. */
@@ -19,8 +20,6 @@ type Entry<V> = {
   /** From when on a use makes the value due for renewal. */
   renewFromMs: number
   bytes: number
-  newer: Entry<V> | undefined
-  older: Entry<V> | undefined
 }
 
 /**
@@ -35,6 +34,8 @@ type Entry<V> = {
 export type TtlMap<V> = {
   /** Marks the entry as used. `nowMs`: the monotonic time, if the caller has read it already. */
   get(key: string, nowMs?: number): Lookup<V>
+  /** As `get` of `group:id`; with the option `grouped` it does not make the key. */
+  getIn(group: string, id: string, nowMs?: number): Lookup<V>
   /** Like `peek`, but also returns an expired entry (a stale read). */
   peekStale(key: string): Lookup<V>
   /** `ageMs`: the age of the value, if it comes from another cache. */
@@ -55,7 +56,7 @@ export type TtlMap<V> = {
   keysByRecency(): Iterable<string>
   /** Like `get`, without marking the entry as used. Returns the same object until the key is set, updated or deleted. */
   peek(key: string): Lookup<V>
-  /** Keys in insertion order, oldest first. The iterator stays valid while entries are added and removed. */
+  /** Keys in insertion order, oldest first, each group by itself. The iterator stays valid while entries are added and removed. */
   keysByInsertion(): Iterator<string>
   /** Whether adding an entry would evict an unexpired one. */
   readonly wouldEvict: boolean
@@ -77,6 +78,8 @@ export type TtlMapCounts = {
 
 export type TtlMapOptions<V> = {
   clock: Clock
+  /** All keys have the form `group:id`, with few groups. Default false. */
+  grouped?: boolean
   /** Default 10,000. */
   maxEntries?: number
   /** The most negative entries among them. Default: no bound of their own. */
@@ -102,36 +105,13 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
   const counts = { evicted: 0, expired: 0, deleted: 0 }
   let bytesInUse = 0
   let due: string[] = []
-  const entries = new Map<string, Entry<V>>()
+  const entries = options.grouped ? createGroupedIndex<Entry<V>>() : createPlainIndex<Entry<V>>()
   /** The negative entries, oldest first. */
   const absents = new Map<string, Entry<V>>()
-  // A linked list holds the order of use: relinking an entry costs a tenth of inserting it into a Map again.
-  let newest: Entry<V> | undefined
-  let oldest: Entry<V> | undefined
-
-  const unlink = (entry: Entry<V>) => {
-    if (entry.newer === undefined) newest = entry.older
-    else entry.newer.older = entry.older
-    if (entry.older === undefined) oldest = entry.newer
-    else entry.older.newer = entry.newer
-  }
-
-  const linkAsNewest = (entry: Entry<V>) => {
-    entry.newer = undefined
-    entry.older = newest
-    if (newest === undefined) oldest = entry
-    else newest.newer = entry
-    newest = entry
-  }
-
-  const markUsed = (entry: Entry<V>) => {
-    if (entry === newest) return
-    unlink(entry)
-    linkAsNewest(entry)
-  }
+  const order = createUseOrder<Entry<V>>()
 
   const remove = (entry: Entry<V>) => {
-    unlink(entry)
+    order.remove(entry)
     entries.delete(entry.key)
     if (entry.lookup.kind === 'absent') absents.delete(entry.key)
     bytesInUse -= entry.bytes
@@ -147,7 +127,9 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       const [first] = absents.size >= maxAbsent ? absents.values() : []
       if (first !== undefined) remove(first)
     }
-    while (oldest !== undefined && (entries.size >= maxEntries || bytesInUse + bytes > maxBytes)) {
+    while (entries.size >= maxEntries || bytesInUse + bytes > maxBytes) {
+      const { oldest } = order
+      if (oldest === undefined) break
       if (oldest.expiresAtMs > nowMs) counts.evicted += 1
       remove(oldest)
     }
@@ -164,30 +146,32 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
     }
     entries.set(key, entry)
     if (lookup.kind === 'absent') absents.set(key, entry)
-    linkAsNewest(entry)
+    order.add(entry)
     bytesInUse += bytes
   }
 
   function* keysByRecency() {
-    for (let entry = newest; entry !== undefined; entry = entry.older) yield entry.key
+    for (let entry = order.newest; entry !== undefined; entry = entry.older) yield entry.key
+  }
+
+  const use = (entry: Entry<V> | undefined, nowMs: number): Lookup<V> => {
+    // An expired entry is not removed here: `peekStale` may read it.
+    if (entry === undefined) return miss
+    if (entry.expiresAtMs <= nowMs) {
+      counts.expired += 1
+      return miss
+    }
+    if (entry.renewFromMs <= nowMs) {
+      entry.renewFromMs = Number.POSITIVE_INFINITY
+      due.push(entry.key)
+    }
+    order.markUsed(entry)
+    return entry.lookup
   }
 
   return {
-    get: (key, nowMs = clock.monotonic()) => {
-      const entry = entries.get(key)
-      // An expired entry is not removed here: `peekStale` may read it.
-      if (entry === undefined) return miss
-      if (entry.expiresAtMs <= nowMs) {
-        counts.expired += 1
-        return miss
-      }
-      if (entry.renewFromMs <= nowMs) {
-        entry.renewFromMs = Number.POSITIVE_INFINITY
-        due.push(key)
-      }
-      markUsed(entry)
-      return entry.lookup
-    },
+    get: (key, nowMs = clock.monotonic()) => use(entries.get(key), nowMs),
+    getIn: (group, id, nowMs = clock.monotonic()) => use(entries.getIn(group, id), nowMs),
     peekStale: (key) => entries.get(key)?.lookup ?? miss,
     set: (key, value, ageMs) => insert(key, { kind: 'hit', value }, ttlMs, ageMs),
     setAbsent: (key) => insert(key, { ...absent }, absentTtlMs),
@@ -212,8 +196,7 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
       counts.deleted += entries.size
       entries.clear()
       absents.clear()
-      newest = undefined
-      oldest = undefined
+      order.clear()
       bytesInUse = 0
     },
     takeDue: () => {
@@ -232,6 +215,7 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
     },
     keysByInsertion: () => entries.keys(),
     get wouldEvict() {
+      const { oldest } = order
       const full = entries.size >= maxEntries || bytesInUse + (oldest?.bytes ?? 0) > maxBytes
       return full && oldest !== undefined && oldest.expiresAtMs > clock.monotonic()
     },

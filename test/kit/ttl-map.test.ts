@@ -384,10 +384,11 @@ test('wouldEvict is true exactly when one more entry would evict an unexpired on
   }
 })
 
-test('any sequence of calls gives the results and the size of the reference model', () => {
-  const key = fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f')
+test('any sequence of calls gives the results, the keys and the size of the reference model, also with keys in groups', () => {
+  const key = fc.constantFrom('x:a', 'x:b', 'x:c:d', 'y:a', 'y:', 'z:b')
   const step = fc.oneof(
-    { weight: 6, arbitrary: fc.record({ call: fc.constant('get' as const), key }) },
+    { weight: 3, arbitrary: fc.record({ call: fc.constant('get' as const), key }) },
+    { weight: 3, arbitrary: fc.record({ call: fc.constant('getIn' as const), key }) },
     { weight: 5, arbitrary: fc.record({ call: fc.constant('set' as const), key, value: fc.nat(9) }) },
     { weight: 2, arbitrary: fc.record({ call: fc.constant('setAbsent' as const), key }) },
     { weight: 2, arbitrary: fc.record({ call: fc.constant('delete' as const), key }) },
@@ -395,22 +396,33 @@ test('any sequence of calls gives the results and the size of the reference mode
     { weight: 1, arbitrary: fc.record({ call: fc.constant('clear' as const) }) },
   )
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 4 }), fc.array(step, { maxLength: 60, size: 'max' }), (maxEntries, steps) => {
-      const { map, clock } = create({ maxEntries, ttlMs: 100, absentTtlMs: 30 })
-      const model = createModel(maxEntries, clock.monotonic, 100, 30)
-      for (const taken of steps) {
-        if (taken.call === 'get') expect(map.get(taken.key)).toEqual(model.get(taken.key))
-        else if (taken.call === 'advance') clock.advance(taken.ms)
-        else {
-          for (const either of [map, model]) {
-            if (taken.call === 'set') either.set(taken.key, taken.value)
-            else if (taken.call === 'clear') either.clear()
-            else either[taken.call](taken.key)
+    fc.property(
+      fc.boolean(),
+      fc.integer({ min: 1, max: 4 }),
+      fc.array(step, { maxLength: 60, size: 'max' }),
+      (grouped, maxEntries, steps) => {
+        const { map, clock } = create({ grouped, maxEntries, ttlMs: 100, absentTtlMs: 30 })
+        const model = createModel(maxEntries, clock.monotonic, 100, 30)
+        for (const taken of steps) {
+          if (taken.call === 'get') expect(map.get(taken.key)).toEqual(model.get(taken.key))
+          else if (taken.call === 'getIn') {
+            const [, group = '', id = ''] = /^(.):(.*)$/.exec(taken.key) ?? []
+            expect(map.getIn(group, id)).toEqual(model.get(taken.key))
+          } else if (taken.call === 'advance') clock.advance(taken.ms)
+          else {
+            for (const either of [map, model]) {
+              if (taken.call === 'set') either.set(taken.key, taken.value)
+              else if (taken.call === 'clear') either.clear()
+              else either[taken.call](taken.key)
+            }
           }
+          expect(map.size).toBe(model.size())
+          const keys = map.keysByInsertion()
+          const listed = Array.from({ length: map.size + 1 }, () => keys.next().value as string | undefined)
+          expect(listed.toSorted()).toEqual([...map.keysByRecency(), undefined].toSorted())
         }
-        expect(map.size).toBe(model.size())
-      }
-    }),
+      },
+    ),
     { numRuns: 2_000 },
   )
 })

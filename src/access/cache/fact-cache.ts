@@ -77,10 +77,6 @@ export type FactCache = {
   invalidate(keys: Iterable<FactKey> | 'everything'): void
 }
 
-/** Every request reads these two, so their keys are made once. */
-const modeKey = factKey('mode', restrictionsId)
-const blockedNetworksKey = factKey('blocked_networks', restrictionsId)
-
 /** Facts in one load of `renew`. */
 const renewedAtOnce = 200
 
@@ -122,7 +118,7 @@ export const createFactCache = ({
   /** Whether memory may be read in the run that begins. */
   const beginMemoryRead = (): boolean => beginRun() && flags.l1
   // The kind is part of the key, so the fact found is of the kind asked for.
-  const fromMemory: Source = (kind, id) => memory.get(factKey(kind, id), nowMs) as Lookup<never>
+  const fromMemory: Source = (kind, id) => memory.getIn(kind, id, nowMs) as Lookup<never>
   const staleFromMemory: Source = (kind, id) => memory.peekStale(factKey(kind, id)) as Lookup<never>
   /** Of the facts that `agingFromMemory` has found. */
   let oldestMs = 0
@@ -133,8 +129,8 @@ export const createFactCache = ({
     return found as Lookup<never>
   }
   const restrictionsFromMemory = (): RestrictionFacts | undefined => {
-    const mode = memory.get(modeKey, nowMs) as Lookup<Fact['mode']>
-    const blockedNetworks = memory.get(blockedNetworksKey, nowMs) as Lookup<Fact['blocked_networks']>
+    const mode = fromMemory('mode', restrictionsId)
+    const blockedNetworks = fromMemory('blocked_networks', restrictionsId)
     if (mode.kind === 'miss' || blockedNetworks.kind === 'miss') return undefined
     return { mode: factIn(mode), blockedNetworks: factIn(blockedNetworks) }
   }
