@@ -204,6 +204,13 @@ begin
 end $function$;
 comment on function apply_blocks() is 'Keeps users.blocked, service_keys.blocked and restrictions.networks when blocks are added or removed.';
 
+CREATE OR REPLACE FUNCTION public.audit_denied_ids(after json)
+ RETURNS text[]
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN (json_typeof((after -> 'denials'::text)) = 'array'::text) THEN ARRAY(SELECT (denial.value ->> 'id'::text) FROM json_array_elements((audit_denied_ids.after -> 'denials'::text)) denial(value)) ELSE NULL::text[] END;
+comment on function audit_denied_ids(after json) is 'The ids of the resources in an event that several denials share. An index of audit_events is made of them.';
+
 CREATE OR REPLACE FUNCTION public.check_restored_entries()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -2170,6 +2177,7 @@ create table audit_events (
   constraint audit_events_pkey PRIMARY KEY (id, at)
 ) partition by RANGE (at);
 CREATE INDEX audit_events__actor ON ONLY public.audit_events USING btree (actor_id, id) WHERE (actor_id IS NOT NULL);
+CREATE INDEX audit_events__denied_ids ON ONLY public.audit_events USING gin (audit_denied_ids(after)) WHERE ((action = 'access.denied'::text) AND (target_type = 'user'::text));
 CREATE INDEX audit_events__target ON ONLY public.audit_events USING btree (target_id, id) WHERE (target_id IS NOT NULL);
 CREATE INDEX audit_events__team ON ONLY public.audit_events USING btree (team_id, id) WHERE (team_id IS NOT NULL);
 CREATE INDEX audit_events__user ON ONLY public.audit_events USING btree (user_id, id) WHERE (user_id IS NOT NULL);

@@ -56,18 +56,32 @@ export const createListStore = (sql: Sql) => {
       select ${columns} from ${withDetails}
        where e.id < ${after ?? highestId} and ${condition} order by e.id desc limit ${limit + 1}`)
 
+  /** Also events that many denials share and that name the target among them. Each half has an index. */
+  const pageOfTarget = (deadline: Deadline, targetId: string, condition: Fragment, { after, limit }: Place) => {
+    const half = (ofTarget: Fragment) => sql`
+      (select e.* from audit_events e
+        where ${ofTarget} and e.id < ${after ?? highestId} and ${condition} order by e.id desc limit ${limit + 1})`
+    const shared = sql`e.action = 'access.denied' and e.target_type = 'user' and audit_denied_ids(e.after) @> array[${targetId}::text]`
+    return deadline.run(sql<ListedEvent[]>`
+      select ${columns}
+        from (${half(sql`e.target_id = ${targetId}`)} union all ${half(sql`${shared} and e.target_id <> ${targetId}`)}) e
+        left join audit_details d on d.event_id = e.id and d.at = e.at
+       order by e.id desc limit ${limit + 1}`)
+  }
+
   return {
     list: (deadline: Deadline, filter: EventFilter, place: Place): Promise<ListedEvent[]> => {
       const { action, actorId, targetId, userId, teamId, from, to } = filter
       const condition = sql`true
         ${action === undefined ? sql`` : sql`and e.action = ${action}`}
         ${actorId === undefined ? sql`` : sql`and e.actor_id = ${actorId}`}
-        ${targetId === undefined ? sql`` : sql`and e.target_id = ${targetId}`}
         ${userId === undefined ? sql`` : sql`and e.user_id = ${userId}`}
         ${teamId === undefined ? sql`` : sql`and e.team_id = ${teamId}`}
         ${from === undefined ? sql`` : sql`and e.at >= ${from}`}
         ${to === undefined ? sql`` : sql`and e.at < ${to}`}`
-      return page(deadline, condition, place)
+      return targetId === undefined
+        ? page(deadline, condition, place)
+        : pageOfTarget(deadline, targetId, condition, place)
     },
 
     /** Events of which the user is the actor or the account concerned. Each index gives a page in order. */

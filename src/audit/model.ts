@@ -1,4 +1,14 @@
-import { closed, id, oneOf, pageOf, pageQuery, type Static, t, timestamp } from '../http/schema-types.ts'
+import {
+  closed,
+  id,
+  oneOf,
+  pageOf,
+  pageQuery,
+  type Static,
+  subjectIdPattern,
+  t,
+  timestamp,
+} from '../http/schema-types.ts'
 import { auditActions } from './catalogue.ts'
 import { problemKinds } from './verify.ts'
 
@@ -38,7 +48,11 @@ export const auditQuery = closed({
   ...pageQuery,
   action: t.Optional(action),
   actor_id: t.Optional(id('The account that acted')),
-  target_id: t.Optional(id('Target')),
+  target_id: t.Optional({
+    ...t.String({ minLength: 1, maxLength: 200, pattern: subjectIdPattern }),
+    description:
+      'Id of the target, or its name: of a breaker, a flag, a limit. Also finds the events of denials that name the resource among others',
+  }),
   user_id: t.Optional(id('The account that the event concerns')),
   team_id: t.Optional(id('The team that the event concerns')),
   from: t.Optional(timestamp()),

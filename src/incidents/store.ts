@@ -1,6 +1,6 @@
 import { highestId } from '../kit/cursor.ts'
 import type { Deadline } from '../kit/deadline.ts'
-import { newId } from '../kit/id.ts'
+import { isId, newId } from '../kit/id.ts'
 import type { Queryable, Sql, TransactionSql } from '../platform/postgres.ts'
 import {
   type Evidence,
@@ -105,8 +105,11 @@ export const createIncidentStore = (sql: Sql, batch: Sql) => {
    * moves the time when it was last seen, raises the severity, and keeps the first piece of evidence and the latest ones. Returns
    * the incidents that were opened. No two reports may have one kind and subject.
    *
-   * One statement, with an index lookup and a write for each report. The reports are sorted, so that instances that report the
-   * same subjects lock the rows in one order.
+   * A report about a closed account, or a session of one, counts without its evidence. Locks the accounts for key share, so that
+   * one that is being closed is either closed before, or finds the evidence and erases it.
+   *
+   * One statement, with an index lookup and a write for each report. Accounts and reports are sorted, so that instances that report
+   * the same subjects lock the rows in one order.
    */
   const report = async (
     reports: readonly CollectedReport[],
@@ -114,13 +117,31 @@ export const createIncidentStore = (sql: Sql, batch: Sql) => {
     openedBy: string | null = null,
   ): Promise<OpenedIncident[]> => {
     const rows = reports.map((reported) => toRow(reported, openedBy)).toSorted(byKey)
+    const idsOf = (type: 'user' | 'session') =>
+      rows.flatMap(({ subject_type, subject_id, evidence }) =>
+        subject_type === type && isId(subject_id) && evidence.length > 0 ? [subject_id] : [],
+      )
     const stored = await on<{ id: string }[]>`
+      with reports as materialized (
+        select r.* from jsonb_to_recordset(${on.json(rows as never)}) as r (
+                 id uuid, kind text, severity text, subject_type text, subject_id text, count bigint, first_seen_at timestamptz,
+                 last_seen_at timestamptz, evidence jsonb, opened_by uuid)
+      ), people as materialized (
+        select 'user' as subject_type, id as subject_id, id as user_id from unnest(${idsOf('user')}::uuid[]) id
+        union all
+        select 'session', id, user_id from sessions where id = any (${idsOf('session')}::uuid[])
+      ), accounts as materialized (
+        select id from users where id in (select user_id from people) and status <> 'deleted' order by id for key share
+      ), closed as materialized (
+        select subject_type, subject_id::text from people where user_id not in (select id from accounts)
+      )
       insert into incidents as i
              (id, kind, severity, subject_type, subject_id, count, first_seen_at, last_seen_at, evidence, opened_by)
-      select r.id, r.kind, r.severity, r.subject_type, r.subject_id, r.count, r.first_seen_at, r.last_seen_at, r.evidence, r.opened_by
-        from jsonb_to_recordset(${on.json(rows as never)}) as r (
-               id uuid, kind text, severity text, subject_type text, subject_id text, count bigint, first_seen_at timestamptz,
-               last_seen_at timestamptz, evidence jsonb, opened_by uuid)
+      select r.id, r.kind, r.severity, r.subject_type, r.subject_id, r.count, r.first_seen_at, r.last_seen_at,
+             case when (r.subject_type, r.subject_id) in (select subject_type, subject_id from closed) then '[]' else r.evidence end,
+             r.opened_by
+        from reports r
+       order by r.kind, r.subject_type, r.subject_id
           on conflict (kind, subject_type, subject_id) where closed_at is null do update
          set count = i.count + excluded.count,
              first_seen_at = least(i.first_seen_at, excluded.first_seen_at),

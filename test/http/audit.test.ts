@@ -116,3 +116,84 @@ describe('a denied access', () => {
     expect(body.items[0].actor.address).toEqual(expect.any(String))
   })
 })
+
+describe('the audit log by its target', () => {
+  let operator: Person
+  const find = async (targetId: string, query = '') => {
+    const path = `/api/v1/security/audit?target_id=${encodeURIComponent(targetId)}${query}`
+    return client.get(path, { token: operator.token })
+  }
+  /** As if the minute were over. */
+  const passMinute = async () => {
+    await app.services.auditSink.flush()
+    await sql`update audit_denials set minute = minute - interval '2 minutes'`
+    await app.services.auditSink.closeMinutes()
+  }
+  beforeAll(async () => {
+    operator = await register(client)
+    await sql`update users set role = 'admin' where id = ${operator.id}`
+    await app.caughtUp()
+  })
+
+  test('shows the denials of an asker that tried many resources, each by its resource, beside its own events', async () => {
+    const [owner, prober] = [await register(client), await register(client)]
+    const made = async (name: string) =>
+      (await client.post('/api/v1/projects', { name }, { token: owner.token })).body.id as string
+    const [tried, untouched] = [await made('tried'), await made('untouched')]
+    const ask = (id: string) =>
+      client.post(
+        '/api/v1/authorization/check',
+        { action: 'read', resource: { type: 'project', id } },
+        { token: prober.token },
+      )
+    const tries = [tried, ...Array.from({ length: 50 }, () => newId())]
+    for (const id of tries) await ask(id)
+    await passMinute()
+    await ask(tried)
+    await passMinute()
+    const { body } = await find(tried)
+    expect(body.items.map(({ action, target }: { action: string; target: object }) => [action, target])).toEqual([
+      ['access.denied', { type: 'project', id: tried }],
+      ['access.denied', { type: 'user', id: prober.id }],
+      ['project.created', { type: 'project', id: tried }],
+    ])
+    const { denials } = body.items[1].after
+    expect(denials.find(({ id }: { id: string }) => id === tried)).toMatchObject({ action: 'read', count: 1 })
+    expect((await find(untouched)).body.items).toHaveLength(1)
+    // By pages, by its other filters, and by the last of the ids, which is in another event than the first.
+    const pages: string[] = []
+    for (let cursor: string | null = ''; cursor !== null; ) {
+      const page: Awaited<ReturnType<typeof find>> = await find(tried, `&limit=1${cursor && `&cursor=${cursor}`}`)
+      pages.push(...page.body.items.map(({ id }: { id: string }) => id))
+      cursor = page.body.next_cursor
+    }
+    expect(pages).toEqual(body.items.map(({ id }: { id: string }) => id))
+    expect((await find(tried, `&actor_id=${owner.id}`)).body.items).toHaveLength(1)
+    expect((await find(tried, '&action=access.denied')).body.items).toHaveLength(2)
+    expect((await find(tries.at(-1) as string)).body.items).toMatchObject([{ target: { id: prober.id } }])
+    expect((await find(prober.id, '&action=access.denied')).body.items).toHaveLength(2)
+  })
+
+  test('takes the name of a target that has no id, and refuses what no target is called', async () => {
+    const path = '/api/v1/security/breakers/mail'
+    expect((await client.patch(path, { failures: 6 }, { token: operator.token })).status).toBe(200)
+    expect((await find('mail')).body.items).toMatchObject([
+      { action: 'breaker.policy_changed', target: { type: 'breaker', id: 'mail' } },
+    ])
+    expect((await find('no-such-target')).body.items).toEqual([])
+    for (const wrong of ['', ' ', 'a b', 'x'.repeat(201), 'é', "x\u0000'"])
+      expect([wrong, (await find(wrong)).status]).toEqual([wrong, 422])
+  })
+
+  test('is read from indexes, however many events there are', async () => {
+    const plan = await sql.begin(async (tx) => {
+      await tx`set local enable_seqscan = off`
+      const rows = await tx<Record<'QUERY PLAN', string>[]>`
+        explain select e.id from audit_events e
+         where e.action = 'access.denied' and e.target_type = 'user' and audit_denied_ids(e.after) @> array[${newId()}]`
+      return rows.map((row) => row['QUERY PLAN']).join('\n')
+    })
+    expect(plan).not.toContain('Seq Scan')
+    expect(plan).toContain('audit_denied_ids(after) @>')
+  })
+})

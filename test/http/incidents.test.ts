@@ -261,3 +261,48 @@ test('a closed account leaves incidents with its id alone: no evidence, no note,
   expect((await get(id)).body).toMatchObject({ evidence: [], note: '', subject: { type: 'user', id: leaver.id } })
   expect((await get(assigned)).body.assignee_id).toBeNull()
 })
+
+test('a report about a closed account, or a session of one, counts without its evidence', async () => {
+  const [leaver, stays] = [await register(client), await register(client)]
+  const [{ id: sessionId } = { id: '' }] = await sql<{ id: string }[]>`
+    select id from sessions where user_id = ${leaver.id}`
+  const about = (type: 'user' | 'session', id: string) =>
+    forged('', { subject: { type, id }, evidence: { address: '203.0.113.9' } })
+  // Reported before the closing, and stored after it.
+  app.services.incidentReports.open(about('user', leaver.id))
+  app.services.incidentReports.open(about('session', sessionId))
+  app.services.incidentReports.open(about('user', stays.id))
+  expect((await client.delete('/api/v1/auth/me', as(leaver))).status).toBe(204)
+  await app.services.incidentReports.flush()
+  await report(about('user', leaver.id))
+  const found = async (id: string) => (await get((await list(`subject_id=${id}`)).items[0].id)).body
+  expect(await found(leaver.id)).toMatchObject({ count: 2, evidence: [] })
+  expect(await found(sessionId)).toMatchObject({ count: 1, evidence: [] })
+  expect((await found(stays.id)).evidence).toMatchObject([{ details: { address: '203.0.113.9' } }])
+})
+
+test('a report and the closing of its account wait for each other, and no evidence is left', async () => {
+  const leaver = await register(client)
+  const about = forged('', { subject: { type: 'user', id: leaver.id }, evidence: { address: '203.0.113.9' } })
+  const evidence = async () =>
+    (await sql<{ evidence: unknown[] }[]>`select evidence from incidents where subject_id = ${leaver.id}`)[0]?.evidence
+  const waits = () =>
+    until(async () => {
+      const { count } = await sql`
+        select from pg_stat_activity where wait_event_type = 'Lock' and query like '%insert into incidents%'
+           and datname = current_database()`
+      return count > 0
+    }, 'the report waits')
+  const closing = connectOnce(app.connection)
+  app.services.incidentReports.open(about)
+  let flushed: Promise<void> | undefined
+  await closing.begin(async (tx) => {
+    await tx`select from users where id = ${leaver.id} for update`
+    flushed = app.services.incidentReports.flush()
+    await waits()
+    await tx`update users set status = 'deleted', email = null, password_hash = null where id = ${leaver.id}`
+  })
+  await flushed
+  await closing.end()
+  expect(await evidence()).toEqual([])
+})
