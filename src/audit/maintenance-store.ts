@@ -11,6 +11,13 @@ export const createMaintenanceStore = (sql: Sql) => ({
     return row?.created ?? 0
   },
 
+  /** The clock of Postgres, by which events are dated. */
+  nowMs: async (): Promise<number> => {
+    const [row] = await sql<{ now: number }[]>`select extract(epoch from clock_timestamp())::float8 * 1000 as now`
+    if (row === undefined) throw new Error('Postgres returned no time')
+    return row.now
+  },
+
   /** Heads of months that ended before a moment, and whose events are not dropped yet. */
   listEnded: (before: Date): Promise<HeadRow[]> =>
     sql<HeadRow[]>`

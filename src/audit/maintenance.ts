@@ -12,7 +12,8 @@ export const maintenanceMs = 3_600_000
  * Partitions of the audit log: creates those of the coming months, and drops those whose time is over.
  *
  * Guarantee: the signed head of a dropped month stays and says that it was dropped, so that no month can be removed without a
- * trace. A month is kept where its head was not signed by this service. Degrades: where a lock is not had within a second, the next
+ * trace. A month is kept where its head was not signed by this service. Its time is over only by the clocks of both this instance
+ * and Postgres, so that no clock that runs ahead removes events. Degrades: where a lock is not had within a second, the next
  * run tries again an hour later; events of a month without a partition go into the default one.
  */
 export const createMaintenance = ({
@@ -32,7 +33,7 @@ export const createMaintenance = ({
   log: Log
 }) => {
   const dropEnded = async (): Promise<void> => {
-    const before = new Date(clock.now() - retentionMs)
+    const before = new Date(Math.min(clock.now(), await store.nowMs()) - retentionMs)
     const ended = await store.listEnded(before)
     if (ended.length === 0) return
     const auditKeys = await listKeys()

@@ -17,7 +17,7 @@ import { contentOf, hashOfDetails } from './event.ts'
 import type { AuditKeys } from './keys.ts'
 import type { LinkedRow, VerifyStore } from './verify-store.ts'
 
-/** What is wrong, and where. `sequence` is the place in the chain of the month, `to` the end of a range. */
+/** A problem and its place. `sequence` is the place in the chain of the month, `to` the end of a range. */
 export type AuditProblem = {
   readonly problem: AuditProblemKind
   readonly month: string
@@ -65,11 +65,11 @@ type Dependencies = {
 }
 
 const pageSize = 1_000
-/** After so many events other work of the process has its turn: about 5 ms. */
+/** After this number of events the process does other work: about 5 ms. */
 const eventsAtOnce = 200
 /** A destroyed log has a problem for each row. */
 export const maxProblems = 1_000
-/** So many events that are not linked yet are verified: more than a chain that keeps up leaves. */
+/** How many events that are not linked yet are verified: more than a chain that keeps up leaves. */
 const maxPending = 2_000
 
 const isSame = (one: Uint8Array, other: Uint8Array): boolean =>
