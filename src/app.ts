@@ -297,7 +297,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(incidentRoutes({ ...services, addressOf: addresses.of }))
     .use(auditRoutes({ ...services, responder }))
     .use(restrictionRoutes({ ...services, addressOf: addresses.of }))
-    .use(monitoringRoutes(services))
+    .use(monitoringRoutes({ ...services, responder }))
     .use(teamRoutes({ ...services, addressOf: addresses.of }))
     .use(operatorWebhookRoutes({ ...services, addressOf: addresses.of }))
     .use(teamWebhookRoutes({ ...services, addressOf: addresses.of }))

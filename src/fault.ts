@@ -424,6 +424,12 @@ export const catalogue = {
     retryAfterS: 1,
     extensions: { limit: 'Most streams that one instance keeps open' },
   },
+  'performance.streams_full': {
+    status: 503,
+    message: 'This instance already has its maximum of {limit} open streams of figures; try again',
+    retryAfterS: 5,
+    extensions: { limit: 'Most streams of figures that one instance keeps open' },
+  },
   'generation.stream_ticket_refused': {
     status: 403,
     message: 'This ticket is not valid for the stream of this generation, has expired, or was used; ask for a new one',

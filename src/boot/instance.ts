@@ -41,6 +41,7 @@ export const startInstance = async (
         if (config.drainDelayMs > 0) await delay(config.drainDelayMs, new AbortController().signal)
         services.lifecycle.stopping = true
         services.streams.close()
+        services.figureStreams.close()
         const drained = services.runner.close()
         await server.stop(config.drainMs)
         await drained

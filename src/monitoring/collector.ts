@@ -52,6 +52,12 @@ export const createCollector = (dependencies: Dependencies) => {
   }
   const counts = new RollingCounts(windowLengths, readCounts, clock.monotonic())
 
+  const workerUse = () =>
+    recordOf(workerNames, (name) => {
+      const { size, busy, queued } = workers[name]
+      return { size, busy, waiting: queued }
+    })
+
   return {
     tick: (): void => counts.tick(clock.monotonic()),
     collect: (): InstanceFigures => ({
@@ -64,12 +70,10 @@ export const createCollector = (dependencies: Dependencies) => {
       users: recorder.users(),
       pools: database.pools(),
       poolWaits: recorder.poolWaits(),
-      workers: recordOf(workerNames, (name) => {
-        const { size, busy, queued } = workers[name]
-        return { size, busy, waiting: queued }
-      }),
+      workers: workerUse(),
       jobs: runningJobs(),
     }),
+    workers: workerUse,
   }
 }
 

@@ -6,10 +6,10 @@ import { poolNames } from '../platform/postgres.ts'
 import { countNames, type InstanceFigures, recordOf, workerNames } from './figures.ts'
 import { timedMetrics, windowNames } from './recorder.ts'
 
-/** Raise it when what is encoded changes: figures of another version are missing here, not misread. */
+/** Raise it when the encoding changes: figures of another version are missing here, not misread. */
 const version = 1
 
-/** Thrown for what is no text of figures. */
+/** The text encodes no figures. */
 class Unreadable extends Error {
   override readonly name = 'Unreadable'
 }

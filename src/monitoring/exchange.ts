@@ -71,7 +71,7 @@ const createSigning = ([own, ...older]: readonly [Mac, ...Mac[]], prefix: string
  * They are authenticated, because others may be able to write to Redis. NOTIFY is not used: its one queue carries invalidations.
  *
  * Guarantee: the figures of this instance are always included, and each member whose figures are older than 5 s is named as
- * missing. Cost: at most one read a second for any number of callers, none while there is one instance. Degrades: without Redis
+ * missing. Cost: at most one read a second for any number of callers, none for a single instance. Degrades: without Redis
  * and Postgres, each instance has its own figures alone. The figures of an instance that has ended are gone with it.
  */
 export const createFiguresExchange = ({

@@ -5,7 +5,7 @@ import { type PoolName, type PoolUse, poolNames } from '../platform/postgres.ts'
 import { type TimedMetric, timedMetrics, type WindowName, windowNames } from './recorder.ts'
 
 /**
- * What is counted, for rates over windows. `decisions_...`: by the deepest tier that a decision needed. `l2_...`: facts looked up
+ * Counters, for rates over windows. `decisions_...`: by the deepest tier that a decision needed. `l2_...`: facts looked up
  * in Redis. `memory_...`: why facts are not in memory any more. `changes_...`: how the waits of writers for the other instances
  * ended. `shed`: requests refused under load.
  */
@@ -40,7 +40,7 @@ export type WindowFigures = {
   readonly counts: Counts
 }
 
-/** What is added up over instances. */
+/** The figures that are added up over instances. */
 export type Figures = {
   readonly windows: Readonly<Record<WindowName, WindowFigures>>
   /** The distinct principals of the last minute. */

@@ -4,6 +4,8 @@ import { noLeaseReasons } from '../access/invalidation/tracking.ts'
 import { modes } from '../access/policy/modes.ts'
 import { securityContextModes } from '../config.ts'
 import { closed, oneOf, type Static, t, timestamp } from '../http/schema-types.ts'
+import { breakerStates, dependencies } from '../platform/breaker.ts'
+import { fleet } from './report-model.ts'
 
 const count = (description?: string) => t.Integer({ minimum: 0, ...(description !== undefined && { description }) })
 const share = (description: string) => t.Union([t.Number({ minimum: 0, maximum: 1 }), t.Null()], { description })
@@ -174,7 +176,47 @@ const reader = closed({
   },
 })
 
-export const metrics = closed({
+const audit = closed({
+  queued: count('Events and decisions that are not stored yet'),
+  dropped: count('Events and decisions that were not recorded, because the queue was full: should always be 0'),
+  written: count(),
+  linked: count('Events that this instance has linked into the hash chain'),
+  chains_restarted: count('Chains begun anew because their head was missing or changed: should always be 0'),
+  chain_lag_ms: { ...milliseconds, description: 'How long the oldest event that is not linked has waited' },
+})
+
+const anomalies = t.Union(
+  [
+    closed({
+      mode: oneOf(['monitor', 'enforce'] as const),
+      active: count('Principals under a verdict now'),
+      principals: count('Principals that are watched'),
+      lost: count('Requests that were not judged, because too many came'),
+      verdicts: t.Array(closed({ reason: t.String(), count: count('Verdicts since the start') })),
+    }),
+    t.Null(),
+  ],
+  { description: 'Null where ANOMALY is off' },
+)
+
+const breaker = closed({
+  name: t.String(),
+  dependency: oneOf(dependencies),
+  state: oneOf(breakerStates),
+  opened: count('How often it opened since the start'),
+  failed: count('Failures since the start'),
+  refused: count('Calls that were not sent, since the start'),
+})
+
+/** Of the instance that answered. */
+const own = {
+  mode: {
+    ...oneOf([...modes, 'unknown'] as const),
+    description: 'The mode in force on this instance; `unknown` while its memory does not know it',
+  },
+  audit,
+  anomalies,
+  breakers: t.Array(breaker),
   limits,
   admission,
   caches,
@@ -188,5 +230,9 @@ export const metrics = closed({
     description: 'Readers learn of entries by notifications, and look by themselves too. Measured every 10 s',
   }),
   siem,
-})
+}
+const ownMetrics = closed(own)
+export type OwnMetrics = Static<typeof ownMetrics>
+
+export const metrics = closed({ ...fleet, ...own })
 export type Metrics = Static<typeof metrics>

@@ -79,6 +79,7 @@ export const createRecorder = ({ clock }: { readonly clock: Pick<Clock, 'monoton
         [M in TimedMetric]: WindowReading
       }
     },
+    read: (metric: TimedMetric, name: WindowName): WindowReading => windows[metric].read(name, clock.monotonic()),
     /** Since the start. */
     total: (metric: TimedMetric): WindowReading => windows[metric].total(),
     /** The distinct principals of the last minute. */

@@ -1,175 +1,55 @@
-import type { DecisionCounters } from '../access/cache/decision-counters.ts'
-import type { ForgeryReport } from '../access/cache/forgery-report.ts'
-import type { SharedOutage } from '../access/cache/shared-outage.ts'
-import type { Caches } from '../access/caches.ts'
-import type { NotificationQueue } from '../access/invalidation/notification-queue.ts'
-import type { OwnMode } from '../access/policy/restrictions.ts'
-import type { Load } from '../kit/admission.ts'
-import type { Admissions } from '../kit/admitted-deadline.ts'
 import type { Readers } from '../kit/readers.ts'
-import type { Limits } from '../limits/limits.ts'
-import type { Redis } from '../platform/redis.ts'
-import type { Screening } from '../security-context/screening.ts'
-import type { SiemSender } from '../siem/sender.ts'
-import type { Metrics } from './model.ts'
+import type { Aggregate, FiguresExchange } from './exchange.ts'
+import type { HealthView } from './health.ts'
+import type { ReportWindow } from './judgement.ts'
+import type { Metrics, OwnMetrics } from './model.ts'
+import type { ComplianceReport, Health, Recommendation, Report } from './report-model.ts'
+import { toCompliance, toFleet, toReport } from './reports.ts'
 import { type MonitoringStore, type Queue, queues } from './store.ts'
+import type { StreamEvent } from './streams.ts'
 
 type Dependencies = {
-  readonly caches: Pick<
-    Caches,
-    'memory' | 'redisCache' | 'redisUse' | 'bus' | 'pendingInvalidations' | 'flags' | 'staleDetector'
-  >
-  readonly decisionCounters: Pick<DecisionCounters, 'decisions'>
-  /** Undefined: no Redis is configured. */
-  readonly redis: Pick<Redis, 'state' | 'counts'> | undefined
-  readonly forgeries: Pick<ForgeryReport, 'counts'>
-  readonly outage: Pick<SharedOutage, 'isShared' | 'refusal'>
-  readonly ownMode: OwnMode
-  readonly admissions: Admissions
-  readonly uploads: { readonly load: Load }
-  readonly passwords: { readonly load: Load }
-  readonly limits: Pick<Limits, 'mode' | 'counts' | 'decisions' | 'keysInMemory'>
-  /** Undefined: no receiver of security events is configured. */
-  readonly siem: Pick<SiemSender, 'figures'> | undefined
-  readonly screening: Pick<Screening, 'mode' | 'rolloutPercent' | 'countriesAsOf' | 'counts'>
+  readonly ownMetrics: () => OwnMetrics
+  readonly exchange: Pick<FiguresExchange, 'read'>
+  readonly health: Pick<HealthView, 'read'>
   readonly store: MonitoringStore
-  readonly notificationQueue: Pick<NotificationQueue, 'usage'>
   readonly readers: Readers
-  readonly l1: { readonly maxEntries: number; readonly maxBytes: number }
+  /** Settings to change, by the measurements. */
+  readonly recommend?: (aggregate: Aggregate) => readonly Recommendation[]
 }
 
-const roundedMs = (ms: number | undefined): number | null => (ms === undefined ? null : Math.round(ms * 1_000) / 1_000)
-
-const shareOf = (part: number, whole: number): number | null => (whole === 0 ? null : part / whole)
-
 /**
- * The counters of this instance since its start, collected per request.
+ * The figures of all instances over rolling windows, and the counters of this instance since its start.
  *
- * Guarantee: reads memory only, so it works while Postgres and Redis are down. A hit rate never appears without the count of
- * stale facts.
+ * Guarantee: works while Postgres and Redis are down, with the figures of this instance alone, and names the instances that are missing.
  */
 export const createMonitoring = ({
-  caches,
-  decisionCounters,
-  redis,
-  forgeries,
-  outage,
-  ownMode,
-  l1,
-  limits,
-  admissions,
-  uploads,
-  passwords,
+  ownMetrics,
+  exchange,
+  health,
   store,
-  notificationQueue,
   readers,
-  siem,
-  screening,
+  recommend = () => [],
 }: Dependencies) => {
   let lags: Partial<Record<Queue, number | null>> = {}
   for (const queue of queues) readers.register(queue, () => lags[queue] ?? null)
-  const { memory, redisCache, redisUse, bus, pendingInvalidations, flags, staleDetector } = caches
 
-  const cacheMetrics = (): Metrics['caches'] => {
-    const { l1: byMemory, l2: byOuter, l3, database } = decisionCounters.decisions
-    const total = byMemory + byOuter + l3 + database
-    return {
-      hit_rate: shareOf(byMemory + byOuter, total),
-      l1_share: shareOf(byMemory, total),
-      stale_facts: staleDetector.counts.stale,
-      facts_compared: staleDetector.counts.compared,
-      decisions: { total, l1: byMemory, l2: byOuter, l3, database },
-      l1: {
-        enabled: flags.current.l1,
-        entries: memory.size,
-        max_entries: l1.maxEntries,
-        bytes: memory.bytes,
-        max_bytes: l1.maxBytes,
-      },
-      l2: {
-        enabled: flags.current.l2,
-        state: redis?.state() ?? 'none',
-        use: redisUse(),
-        hits: redisCache?.counts.hits ?? 0,
-        misses: redisCache?.counts.misses ?? 0,
-        timeouts: redis?.counts.timeouts ?? 0,
-        errors: redis?.counts.errors ?? 0,
-        unreadable: redisCache?.counts.invalidEntries ?? 0,
-        forged: Object.values(forgeries.counts).reduce((sum, each) => sum + each, 0),
-        outdated: redisCache?.counts.outdatedEntries ?? 0,
-        full: redisCache?.counts.fullServer ?? 0,
-        refused: redisCache?.counts.refusedFills ?? 0,
-      },
-      l3: { enabled: flags.current.l3 },
-    }
+  const report = async (): Promise<Report> => {
+    const aggregate = await exchange.read()
+    return toReport(aggregate, recommend(aggregate))
   }
-
-  const busMetrics = (): Metrics['bus'] => ({
-    instance: bus.instance,
-    lease_held: bus.noLeaseReason() === undefined,
-    no_lease_reason: bus.noLeaseReason() ?? null,
-    members: bus.members(),
-    members_of_other_version: bus.membersOfOtherVersion(),
-    events_received: bus.counts.events,
-    gaps: bus.counts.gaps,
-    changes_committed: bus.counts.commits,
-    pending_invalidations: pendingInvalidations.size,
-    notification_queue_usage: notificationQueue.usage ?? null,
-    waits: {
-      acknowledged: bus.counts.acknowledged,
-      lapsed: bus.counts.lapsed,
-      p50_ms: roundedMs(bus.waits.quantile(0.5)),
-      p99_ms: roundedMs(bus.waits.quantile(0.99)),
-      max_ms: roundedMs(bus.waits.count === 0 ? undefined : bus.waits.max),
-    },
-  })
-
-  const loadOf = ({ inFlight, limit, waiting, shed }: Load) => ({ in_flight: inFlight, limit, waiting, shed })
-  const admissionMetrics = (): Metrics['admission'] => ({
-    statements: loadOf(admissions.statements),
-    batches: loadOf(admissions.batches),
-    changes: loadOf(admissions.changes),
-    uploads: loadOf(uploads.load),
-    hashes: loadOf(passwords.load),
-  })
-
-  const staleReads = (): Metrics['stale_reads'] => {
-    const allowed = outage.isShared()
-    return { allowed, refused_because: allowed ? null : (outage.refusal ?? null) }
-  }
-
-  const limitMetrics = (): Metrics['limits'] => ({
-    mode: limits.mode,
-    budgets: limits.counts,
-    decisions: limits.decisions,
-    keys: limits.keysInMemory(),
-  })
-
-  const contextMetrics = (): Metrics['security_context'] => ({
-    mode: screening.mode,
-    rollout_percent: screening.rolloutPercent,
-    countries_as_of: screening.countriesAsOf.toISOString(),
-    ...screening.counts,
-  })
-
-  const siemMetrics = (): Metrics['siem'] => {
-    if (siem === undefined) return null
-    const { state, sent, failures, lag } = siem.figures
-    return { state, sent, failures, lag_events: lag.events, lag_seconds: lag.seconds }
-  }
+  const currentHealth = async (): Promise<Health> => health.read(await exchange.read())
 
   return {
-    metrics: (): Metrics => ({
-      limits: limitMetrics(),
-      admission: admissionMetrics(),
-      caches: cacheMetrics(),
-      bus: busMetrics(),
-      stale_reads: staleReads(),
-      instance_mode: ownMode.current === 'normal' ? null : ownMode.current,
-      security_context: contextMetrics(),
-      readers: readers.list().map(({ name, lagMs }) => ({ name, lag_ms: roundedMs(lagMs ?? undefined) })),
-      siem: siemMetrics(),
-    }),
+    report,
+    health: currentHealth,
+    compliance: async (window: ReportWindow): Promise<ComplianceReport> => toCompliance(await exchange.read(), window),
+    metrics: async (): Promise<Metrics> => ({ ...toFleet(await exchange.read()), ...ownMetrics() }),
+    /** The events of a stream. */
+    streamEvents: async (): Promise<readonly StreamEvent[]> => [
+      ['report', await report()],
+      ['health', await currentHealth()],
+    ],
     /** Measures how far the readers of queues in Postgres are behind. */
     measureQueues: async (): Promise<void> => {
       lags = await store.readLags()

@@ -9,6 +9,7 @@ import { createAuthentication, type GuardDependencies, requireOperator } from '.
 import { after, countCaller, createGates, entrySlot } from './gates.ts'
 import { createGuardedRoute } from './guarded-route.ts'
 import { createRecently } from './recent-authentication.ts'
+import { createRechecked } from './rechecked.ts'
 import { createStreamEntry, hasTicket } from './streams.ts'
 
 /** The parts of a request that name its resources. */
@@ -69,7 +70,8 @@ export type Guard = ReturnType<typeof createGuard>
  *   also require that the person has signed in or authenticated again within the last five minutes (401). They admit no service.
  * - `personOrService: { scope, resourcesOf }` also admits a service whose key has the scope, and adds `principal`.
  *   `personOrServiceByQuery` is the same for resources named in the query.
- * - `operatorOrService: scope` admits operators and services whose key has the scope, and adds `principal`.
+ * - `operatorOrService: scope` admits operators and services whose key has the scope, and adds `principal` and, for streamed
+ *   responses, `recheck`.
  * - `service: scope` admits only services whose key has the scope, and adds `service`.
  *
  * A route whose description has a `scope` also admits services whose key has it: for the user that the request names, who is
@@ -101,6 +103,7 @@ export const createGuard = (dependencies: GuardDependencies) => {
   const gates = createGates(authentication)
   const newRoute = () => createGuardedRoute(spending.create())
   const newClosedRoute = () => createGuardedRoute(spending.create(), noActing)
+  const parts = { clock, authentication, gates, newRoute: newClosedRoute }
 
   return new Elysia({ name: 'guard' })
     .decorate(contextSlot)
@@ -147,7 +150,7 @@ export const createGuard = (dependencies: GuardDependencies) => {
           },
         }
       },
-      recently: createRecently({ access, clock, authentication, gates, newRoute: newClosedRoute }),
+      recently: createRecently({ access, ...parts }),
       personOrService: ({ scope, resourcesOf }: { scope: Scope; resourcesOf?: ResourcesIn }) => {
         const route = newClosedRoute()
         return {
@@ -176,18 +179,7 @@ export const createGuard = (dependencies: GuardDependencies) => {
           },
         }
       },
-      operatorOrService: (scope: Scope) => {
-        const route = newClosedRoute()
-        return {
-          introspect: gates.countBy(route, gates.personOrService(scope, readBearer)),
-          resolve: async ({ request, context, entry }) => {
-            const credential = await credentialOf(request, context, entry, readBearer)
-            const principal = await authenticatePrincipal(credential, context, scope)
-            if (principal.kind === 'person') requireOperator(principal.caller)
-            return await countPrincipal(route.spend, context, principal)
-          },
-        }
-      },
+      operatorOrService: createRechecked({ ...parts, count: countPrincipal }),
       service: (scope: Scope) => {
         const route = newClosedRoute()
         return {

@@ -102,8 +102,7 @@ export const startBackgroundTasks = (
     breakerService,
     flagStore,
     monitoring,
-    collector,
-    figuresExchange,
+    measure,
     chainer,
     maintainAudit,
     restrictions,
@@ -124,16 +123,12 @@ export const startBackgroundTasks = (
   const resealing = { name: 'seal values under SECRET', intervalMs: resealMs, run: reseal }
   const readPolicies = { name: 'read policies of breakers', intervalMs: policyPollMs, run: breakerService.reload }
   const partitions = { name: 'maintain partitions of the audit log', intervalMs: maintenanceMs, run: maintainAudit }
-  const publishFigures = () => {
-    collector.tick()
-    return figuresExchange.publish()
-  }
   const tasks: readonly BackgroundTask[] = [
     { name: 'report requests refused under load', intervalMs: shedReportMs, run: reportShed },
     resealing,
     readPolicies,
     { name: 'measure the queue for notifications', intervalMs: queueMeasureMs, run: notificationQueue.measure },
-    { name: 'publish figures', intervalMs: publishMs, run: publishFigures },
+    { name: 'measure this instance', intervalMs: publishMs, run: measure },
     { name: 'measure queues of work', intervalMs: queueMeasureMs, run: monitoring.measureQueues },
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
     ...(isSystemClock

@@ -11,17 +11,15 @@ import { createIncidents } from '../../incidents/service.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
 import { createLimitOperations } from '../../limits/operations.ts'
 import { createLimitStore } from '../../limits/store.ts'
-import { createMonitoring } from '../../monitoring/service.ts'
-import { createMonitoringStore } from '../../monitoring/store.ts'
 import { createProjects } from '../../projects/service.ts'
 import { createProjectStore } from '../../projects/store.ts'
 import { createServiceKeys } from '../../service-keys/service.ts'
 import type { AccessParts } from './access.ts'
 import { composeAccounts } from './accounts.ts'
 import { composeAudit } from './audit.ts'
-import { composeFigures } from './figures.ts'
 import { composeGenerations, composeMedia } from './generations.ts'
 import type { Infrastructure } from './infrastructure.ts'
+import { composeMonitoring } from './monitoring.ts'
 import { composeShared } from './shared.ts'
 import { composeSiem } from './siem.ts'
 import { composeWebhooks } from './webhooks.ts'
@@ -35,8 +33,8 @@ export const composeFeatures = (
   accessParts: AccessParts,
   stack: AsyncDisposableStack,
 ) => {
-  const { config, clock, database, redis, admissions, passwords, recordSecurityEvent: record } = infrastructure
-  const { caches, access, outage, transactionalAccess, decisionCounters, listingStore, serviceKeyStore } = accessParts
+  const { clock, database, recordSecurityEvent: record } = infrastructure
+  const { caches, access, transactionalAccess, listingStore, serviceKeyStore } = accessParts
   const { changes } = caches
   const shared = composeShared(infrastructure, accessParts, stack)
   const media = composeMedia(infrastructure, accessParts, shared, stack)
@@ -53,6 +51,7 @@ export const composeFeatures = (
     record,
   })
   caches.onInvalidated(breakerService.onInvalidated)
+  const auditParts = composeAudit(infrastructure)
   const siem = composeSiem(infrastructure, caches.bus.instance, stack)
   const restrictions = createRestrictions({
     store: createRestrictionStore(database.admin, database.batch),
@@ -72,8 +71,7 @@ export const composeFeatures = (
     ...generations,
     ...accounts,
     ...composeWebhooks(infrastructure, accessParts, operators, stack),
-    ...composeAudit(infrastructure),
-    ...composeFigures(infrastructure, accessParts, () => generations.runner.running),
+    ...auditParts,
     projects: createProjects({
       store: createProjectStore(database.read, listingStore),
       access,
@@ -99,24 +97,12 @@ export const composeFeatures = (
         ),
       record,
     }),
-    monitoring: createMonitoring({
-      caches,
-      limits: shared.limits,
-      decisionCounters,
-      redis,
-      forgeries: infrastructure.forgeries,
-      outage,
-      ownMode: accessParts.ownMode,
-      admissions,
-      uploads: media.uploads,
-      passwords,
-      store: createMonitoringStore(database.batch),
-      notificationQueue: accessParts.notificationQueue,
-      readers: infrastructure.readers,
-      siem,
-      screening: infrastructure.screening,
-      l1: { maxEntries: config.l1MaxEntries, maxBytes: config.l1MaxBytes },
-    }),
+    ...composeMonitoring(
+      infrastructure,
+      accessParts,
+      { ...shared, ...media, ...generations, ...auditParts, siem },
+      stack,
+    ),
   }
 }
 
