@@ -85,6 +85,8 @@ type Documentation = {
   maxBytes?: number
   /** Responds with a stream of these server-sent events. */
   events?: string
+  /** The events have no last one, and none is sent again to a client that reconnects. */
+  endless?: true
 } & Omit<InputOptions, 'maxBytes'>
 
 /** On which budget a request counts. `free`: on none. `anonymous`: on that of the address; the default of an open route. */
@@ -314,12 +316,14 @@ const lastEventParameter = {
 } as const
 
 /** OpenAPI 3.1 has no schema for the events of a stream. */
-const describeEvents = (description: string): Record<string, Described> => ({
+const describeEvents = (description: string, endless: boolean): Record<string, Described> => ({
   200: {
     description: 'Server-sent events (WHATWG HTML, 9.2)',
     content: { 'text/event-stream': { schema: { type: 'string', description } } },
   },
-  204: { description: 'The client already has the final event (`Last-Event-ID`) and must not reconnect' },
+  ...(!endless && {
+    204: { description: 'The client already has the final event (`Last-Event-ID`) and must not reconnect' },
+  }),
 })
 
 /** A status may have both a JSON response and errors, such as 503 of `/ready`. */
@@ -407,7 +411,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
         ...(scope === undefined ? [] : [actingParameter(scope)]),
         ...(idempotent ? [idempotencyParameter] : []),
         ...(bytes ? rangeParameters : []),
-        ...(events ? [lastEventParameter] : []),
+        ...(events && !given.endless ? [lastEventParameter] : []),
       ],
       ...(body && describeBody(body, maxBytes)),
       ...(upload && describeUpload(upload)),
@@ -415,7 +419,7 @@ export const contract = <I extends Input, R extends Record<number, TSchema>>(
         ...(bytes && describeBytes(bytes)),
         ...(file && describeFile(file)),
         ...(redirects !== undefined && describeRedirect(redirects)),
-        ...(events && describeEvents(events)),
+        ...(events && describeEvents(events, given.endless === true)),
         ...describeAnswers(success, faults, { idempotent, unlocated: given.unlocated }),
       },
     },

@@ -108,8 +108,8 @@ export const worker = closed({
 
 export const recommendation = closed({
   code: t.String({ description: 'Names the rule', examples: ['memory.too_small'] }),
-  metric: t.String({ description: 'What it improves' }),
-  message: t.String({ description: 'What was measured, with its figures, and what to expect of the change' }),
+  metric: t.String({ description: 'The metric that the change improves' }),
+  message: t.String({ description: 'The measurement with its figures, and the expected effect of the change' }),
   setting: t.Union([t.String(), t.Null()], { description: 'The environment variable to change; null: none' }),
 })
 export type Recommendation = Static<typeof recommendation>

@@ -70,7 +70,7 @@ const toTiers = ({ windows }: Aggregate, window: ReportWindow): Report['tiers'][
   }
 }
 
-/** Figures of all instances besides times: who uses the service, and what is in use. */
+/** Figures of all instances besides times: users, pools, threads and the event loop. */
 export const toFleet = (aggregate: Aggregate) => ({
   taken_at: new Date(aggregate.takenAtMs).toISOString(),
   instances: toInstances(aggregate),

@@ -86,6 +86,7 @@ export const monitoringRoutes = ({ monitoring, figureStreams, guard, responder }
             summary: 'Stream the figures as server-sent events',
             ...usual,
             events,
+            endless: true,
             errors: [...usual.errors, 'performance.streams_full'],
           },
         ),

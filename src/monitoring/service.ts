@@ -21,7 +21,8 @@ type Dependencies = {
 /**
  * The figures of all instances over rolling windows, and the counters of this instance since its start.
  *
- * Guarantee: works while Postgres and Redis are down, with the figures of this instance alone, and names the instances that are missing.
+ * Guarantee: works while Postgres and Redis are down, with the figures of this instance alone, and names the instances that are
+ * missing.
  */
 export const createMonitoring = ({
   ownMetrics,

@@ -457,6 +457,7 @@ const routesWithInput = [
   'PATCH /api/v1/service-keys/{service_key_id}',
   'DELETE /api/v1/service-keys/{service_key_id}',
   'GET /api/v1/auth/audit',
+  'GET /api/v1/performance/prd-compliance',
   'GET /api/v1/security/audit',
   'GET /api/v1/security/audit/verify',
   'POST /api/v1/security/audit/export',
@@ -629,7 +630,7 @@ export const badInput: Group = (world) =>
     /** The credential of a caller whose input is read; undefined if the run cannot have it. */
     const credentialFor = (name: string): string | undefined => {
       if (name.includes(' /access/v1/')) return key
-      return /[/]v1[/](service-keys|users|webhooks|security|credits[/]grants)/.test(name)
+      return /[/]v1[/](service-keys|users|webhooks|performance|security|credits[/]grants)/.test(name)
         ? operator?.token
         : person.token
     }

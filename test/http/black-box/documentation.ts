@@ -35,6 +35,7 @@ const unprovoked: readonly FaultCode[] = [
   'media.too_many_uploads',
   'credits.insufficient',
   'generation.streams_full',
+  'performance.streams_full',
   'generation.too_many_streams_from_address',
   'limit.exceeded',
   'limit.unavailable',

@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
+import { until } from '../../faults/support.ts'
+import { openEvents } from '../../harness/events.ts'
 import type { Person } from '../../harness.ts'
 import { type Group, refusal } from './driver.ts'
 
@@ -108,6 +110,38 @@ export const operating: Group = (world) =>
       }
       const answer = await world().get(metricsPath, { token: await keyWith('authorization:check') })
       expect(refusal(answer)).toBe('403 service_key.scope_missing')
+    })
+
+    test('the report, the health and the compliance of all instances are for operators', async () => {
+      if (operator === undefined) return
+      const { token } = operator
+      const base = '/api/v1/performance'
+      for (const path of ['/report', '/health', '/prd-compliance?window=5m', '/stream'])
+        expect([path, refusal(await world().get(base + path, { token: person.token }))]).toEqual([
+          path,
+          '403 access.admins_only',
+        ])
+      const { body: report } = await world().get(`${base}/report`, { token })
+      expect(
+        report.metrics.find(({ metric }: { metric: string }) => metric === 'api').windows[2].samples,
+      ).toBeGreaterThan(0)
+      expect(report.instances.included).toContain(report.instances.answered_by)
+      const { body: health } = await world().get(`${base}/health`, { token })
+      expect(health.components.find(({ name }: { name: string }) => name === 'postgres').state).toBe('up')
+      const { body: compliance } = await world().get(`${base}/prd-compliance?window=5m`, { token })
+      expect([compliance.window, compliance.times.length]).toEqual(['5m', report.metrics.length])
+    })
+
+    test('the stream of figures sends the report and the health', async () => {
+      if (operator === undefined) return
+      const path = '/api/v1/performance/stream'
+      const live = await openEvents(world().subject.baseUrl + path, { token: operator.token })
+      expect([live.status, live.headers.get('content-type')]).toEqual([200, 'text/event-stream'])
+      await until(() => live.events.length >= 4, 'the figures arrive twice')
+      expect(live.events.slice(0, 4).map(({ event }) => event)).toEqual(['report', 'health', 'report', 'health'])
+      live.close()
+      const head = await world().send('HEAD', path, { token: operator.token })
+      expect([head.status, head.headers.get('content-type'), head.text]).toEqual([200, 'text/event-stream', ''])
     })
 
     test('an incident is opened by hand, counted, assigned, closed, and then stays closed', async () => {
