@@ -63,6 +63,8 @@ describe('without a lease', () => {
   let lease: { untilMs: number }
   let isShared: boolean
   let fixed: ReturnType<typeof createFixedWatch>
+  /** Makes `staleReads` anew, which wait so long for the other instances to agree. */
+  let useAgreementMs: (agreementMs: number) => void
 
   const flushPromises = () => new Promise<void>((resolve) => setImmediate(resolve))
   const ask = (id: string) => {
@@ -110,18 +112,55 @@ describe('without a lease', () => {
       return probe.promise
     }
     fixed = createFixedWatch(isReachable)
-    staleReads = withStaleReads({
-      facts,
-      watch: fixed.watch,
-      isShared: () => isShared,
-      clock,
-      lease,
-      limitMs: 60_000,
-    })
+    useAgreementMs = (agreementMs) => {
+      const rest = { facts, clock, lease, watch: fixed.watch, isShared: () => isShared }
+      staleReads = withStaleReads({ ...rest, limitMs: 60_000, agreementMs })
+    }
+    useAgreementMs(0)
     const known = ask(ada)
     answer(0)
     expect(await known).toEqual(asRead)
     clock.advance(1_000)
+  })
+
+  describe('while the other instances have not agreed yet', () => {
+    beforeEach(() => {
+      isShared = false
+      useAgreementMs(1_000)
+    })
+    const fail = async () => {
+      await lose(1, 'CONNECT_TIMEOUT')
+      return new Promise((resolve) => setTimeout(resolve, 30))
+    }
+
+    test('a gather whose facts are in memory waits for the agreement, and is then answered by stale facts', async () => {
+      const adas = ask(ada)
+      await fail()
+      isShared = true
+      expect(await adas).toEqual(asStale)
+    })
+
+    test('a gather whose facts are not in memory fails at once', async () => {
+      expect(await Promise.race([ask(bob), fail().then(() => 'waits')])).toBe('database.unavailable')
+    })
+
+    test('a gather fails when the time for an agreement is over, and later ones fail at once', async () => {
+      const adas = ask(ada)
+      await fail()
+      clock.advance(1_000)
+      expect(await adas).toBe('database.unavailable')
+      const next = ask(ada)
+      await lose(2, 'CONNECT_TIMEOUT')
+      const waits = new Promise((resolve) => setTimeout(resolve, 20, 'waits'))
+      expect(await Promise.race([next, waits])).toBe('database.unavailable')
+    })
+
+    test('a gather is answered by Postgres where that answers before the others agree', async () => {
+      const adas = ask(ada)
+      await fail()
+      lease.untilMs = clock.monotonic() + 1_000
+      expect(await adas).toEqual(asRead)
+    })
   })
 
   for (const code of ['CONNECTION_CLOSED', 'CONNECTION_ENDED', '57P01', 'ECONNRESET', '40P01', '53200']) {

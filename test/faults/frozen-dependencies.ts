@@ -6,6 +6,7 @@
  * limit.
  */
 import { parseArgs } from 'node:util'
+import { connectOnce } from '../../src/platform/postgres.ts'
 import { report } from '../consistency/report.ts'
 import { type StormParts, storm } from '../consistency/storm.ts'
 import { createFreezer, findPostmaster } from '../harness/postgres-server.ts'
@@ -137,7 +138,22 @@ const freezePostgres = async (parts: StormParts, world: World) => {
   await Bun.sleep(frozenMs)
   postgres.thaw()
   const thawedMs = performance.now()
-  await Bun.sleep(maxRecoveryMs + 3_000)
+  const sql = connectOnce(parts.connection)
+  /** Statements that run or wait, at moments after the thaw: who is blocked, by whom, and for how long. */
+  const waits: string[] = []
+  while (performance.now() - thawedMs < maxRecoveryMs + 3_000) {
+    await Bun.sleep(700)
+    const rows = await sql<{ line: string }[]>`
+      select format('%s %s %s/%s %s s, by %s: %s', pid, state, wait_event_type, wait_event,
+                    round(extract(epoch from clock_timestamp() - xact_start)::numeric, 1), pg_blocking_pids(pid),
+                    left(regexp_replace(query, '\s+', ' ', 'g'), 90)) as line
+        from pg_stat_activity
+       where xact_start < clock_timestamp() - interval '0.5 s' and pid <> pg_backend_pid()
+       order by xact_start limit 12`
+    if (rows.length > 0) waits.push(`  ${(performance.now() - thawedMs).toFixed(0)} ms after the thaw:`)
+    for (const { line } of rows) waits.push(`    ${line}`)
+  }
+  await sql.end()
   for (const { reads, writes, breaker } of samplers) await Promise.all([reads.stop(), writes.stop(), breaker.stop()])
   for (const [at, { reads, writes, breaker }] of samplers.entries()) {
     const name = `instance ${names[at]}`
@@ -170,10 +186,16 @@ const freezePostgres = async (parts: StormParts, world: World) => {
     limit(`${name}, breaker open`, openMs, maxOpenMs)
     limit(`${name}, marked reads`, markedMs, maxOpenMs + 1_000)
     limit(`${name}, well again`, wellMs, maxRecoveryMs)
+    const refused = readsWhileOpen.filter(({ answer }) => answer !== 'allow, marked')
+    if (refused.length > 0)
+      tell(
+        `  reads not marked, ms after the freeze: ${refused.map(({ atMs }) => (atMs - sinceMs).toFixed(0)).join(' ')}`,
+      )
     const share = readsWhileOpen.filter(({ answer }) => answer === 'allow, marked').length / readsWhileOpen.length
     if (!(share > 0.99)) problems.push(`${name}: ${(100 * share).toFixed(1)} % of reads went on`)
     if (writesWhileOpen.some(({ answer }) => answer === 'made')) problems.push(`${name}: a change was made meanwhile`)
   }
+  if (waits.length > 0) tell(`long transactions:\n${waits.join('\n')}`)
 }
 
 const freezeRedis = async ({ redis }: StormParts, world: World) => {

@@ -10,6 +10,8 @@ import type { PostgresWatch } from './postgres-watch.ts'
 
 /** After Postgres was found unreachable and the lease has ended, no gather sends a statement for this long. */
 const retryMs = 500
+/** How often a request that waits for the agreement of the other instances looks again. */
+const agreementPollMs = 25
 
 /**
  * Stale reads: while Postgres is unreachable for every instance, memory answers without a lease for a limited time.
@@ -24,6 +26,9 @@ const retryMs = 500
  * starting or shutting down (57P03). A lost connection, a transaction rolled back by the server and a lack of resources are no
  * proof: the gather then probes Postgres with `select 1` on a new connection. If that fails, Postgres is unreachable. If it
  * succeeds, the gather is retried once; if it fails again, it fails alone.
+ *
+ * The instances need about a second to agree. In that time after the end of the lease (`agreementMs`), and after an agreement was
+ * lost, requests whose facts are in memory wait for it instead of failing.
  *
  * Cost: after Postgres is back, up to 500 ms pass before the next gather reaches it. Until then gathers are answered by
  * stale facts, or fail where memory lacks a fact.
@@ -53,6 +58,7 @@ export const withStaleReads = ({
   clock,
   lease,
   limitMs,
+  agreementMs = 0,
 }: {
   facts: FactCache
   watch: Pick<PostgresWatch, 'isOpen' | 'probe' | 'onOpen' | 'onClose'>
@@ -62,6 +68,8 @@ export const withStaleReads = ({
   lease: { readonly untilMs: number }
   /** How long after the lease has ended stale reads continue. 0: never. */
   limitMs: number
+  /** For how long after the end of the lease, or of an agreement, a request waits for the instances to agree. */
+  agreementMs?: number
 }): StaleReads => {
   let unreachableAtMs = Number.NEGATIVE_INFINITY
   /** Gathers under way: once one finds Postgres unreachable, all of them fail at once. */
@@ -71,7 +79,31 @@ export const withStaleReads = ({
   /** Most processes never get stale facts, and look no request up. */
   let hasRequests = false
 
-  const mayGatherStale = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs && isShared()
+  let agreedAtMs = Number.NEGATIVE_INFINITY
+  /** The one loop that waits for an agreement, for all requests. */
+  let agreement: Promise<void> | undefined
+
+  const isInTime = (nowMs: number) => nowMs >= lease.untilMs && nowMs < lease.untilMs + limitMs
+  const mayGatherStale = (nowMs: number) => {
+    const may = isInTime(nowMs) && isShared()
+    if (may) agreedAtMs = nowMs
+    return may
+  }
+
+  const waitForAgreement = async (): Promise<void> => {
+    const isDue = (nowMs: number) => isInTime(nowMs) && nowMs < Math.max(lease.untilMs, agreedAtMs) + agreementMs
+    // Counted as well, so that a clock that stands still ends the wait.
+    for (let left = agreementMs / agreementPollMs; left > 0 && isDue(clock.monotonic()); left -= 1) {
+      await new Promise((resolve) => setTimeout(resolve, agreementPollMs))
+      if (mayGatherStale(clock.monotonic())) return
+    }
+  }
+  const agreeSoon = (): Promise<void> => {
+    agreement ??= waitForAgreement().finally(() => {
+      agreement = undefined
+    })
+    return agreement
+  }
 
   const rejectIfUnreachable = <T>(work: Promise<T>): Promise<T> =>
     new Promise((resolve, reject) => {
@@ -130,8 +162,14 @@ export const withStaleReads = ({
           unreachableAtMs = Number.NEGATIVE_INFINITY
           return gathered
         } catch (error) {
-          if (!(error instanceof PostgresUnreachable) || !mayGatherStale(clock.monotonic())) throw error
-          return gatherStale(queries, deadline)
+          if (!(error instanceof PostgresUnreachable)) throw error
+          if (mayGatherStale(clock.monotonic())) return gatherStale(queries, deadline)
+          if (agreementMs === 0 || facts.peekStale(queries) === undefined) throw error
+          await deadline.run(agreeSoon())
+          if (mayGatherStale(clock.monotonic())) return gatherStale(queries, deadline)
+          // Postgres has answered meanwhile.
+          if (clock.monotonic() < lease.untilMs) return gather(queries, deadline)
+          throw error
         }
       },
     },

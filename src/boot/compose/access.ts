@@ -109,6 +109,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     clock: leaseClock,
     lease: bus.lease,
     limitMs: config.staleReadMs,
+    agreementMs: 1.5 * (infrastructure.cacheTiming?.lease ?? defaultLeaseTiming).leaseMs,
   })
   const access = createAccess({
     // Only decisions of requests may be made on stale facts; everything below gets `facts`.
