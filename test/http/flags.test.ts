@@ -17,11 +17,17 @@ let admin: Person
 let owner: Person
 let member: Person
 let stranger: Person
+/** Of the other instance. */
+const statements: string[] = []
 
 beforeAll(async () => {
   const config = { redisUrl: (await redis()).url }
   here = await startApp({ config })
-  there = await startApp({ config, connection: here.connection })
+  there = await startApp({
+    config,
+    connection: here.connection,
+    onStatement: (text) => void statements.push(text),
+  })
   // An instance learns of the other members from their next heartbeat.
   await until(() => [here, there].every(({ services }) => services.caches.bus.members().length === 1))
   client = api(here.baseUrl)
@@ -169,6 +175,30 @@ describe('with the tiers switched', () => {
     const { body } = await other.post('/api/v1/authorization/explain', question, { token: owner.token })
     return body.layers.find(({ layer }: { layer: number }) => layer === 7).tier
   }
+
+  test('{"l1":false,"l2":true}, a check that Redis answers sends no statement, and a mode is in force at once', async () => {
+    await put({ l1: false })
+    const [resource] = resources
+    const check = () => other.post('/api/v1/authorization/check', { action: 'read', resource }, { token: owner.token })
+    await until(async () => (await tierOf(resource as object)) === 'l2')
+    const before = { ...there.services.decisionCounters.decisions }
+    // Until then Redis may not have the account and the session.
+    await until(async () => {
+      statements.length = 0
+      for (let times = 0; times < 20; times += 1) expect((await check()).body.allowed).toBe(true)
+      return statements.filter((text) => /restrictions|sessions|project/.test(text)).length === 0
+    })
+    expect(there.services.decisionCounters.decisions.l2 - before.l2).toBeGreaterThanOrEqual(20)
+    expect(there.services.decisionCounters.decisions.l1).toBe(before.l1)
+
+    const set = (mode: string) => client.put('/api/v1/security/mode', { mode }, { token: admin.token })
+    const write = async () =>
+      (await other.post('/api/v1/projects', { name: 'x' }, { token: owner.token })).body.code ?? 'allowed'
+    for (const mode of ['read-only', 'normal', 'read-only', 'normal']) {
+      expect((await set(mode)).status).toBe(200)
+      expect(await write()).toBe(mode === 'normal' ? 'allowed' : 'mode.read_only')
+    }
+  })
 
   const all = [true, false].flatMap((l1) => [true, false].flatMap((l2) => [true, false].map((l3) => ({ l1, l2, l3 }))))
   for (const { l1, l2, l3 } of all) {

@@ -115,7 +115,7 @@ export const createFactCache = ({
     nowMs = clock.monotonic()
     return (leaseClock === clock ? nowMs : leaseClock.monotonic()) < untilMs
   }
-  /** Whether memory may be read in the run that begins. */
+  /** Whether memory may be read in the run that begins, for facts of any kind. */
   const beginMemoryRead = (): boolean => beginRun() && flags.l1
   // The kind is part of the key, so the fact found is of the kind asked for.
   const fromMemory: Source = (kind, id) => memory.getIn(kind, id, nowMs) as Lookup<never>
@@ -164,7 +164,7 @@ export const createFactCache = ({
       const restrictions = key.kind === 'miss' ? undefined : restrictionsFromMemory()
       return restrictions && { key: factIn(key), ...restrictions }
     },
-    peekRestrictions: () => (beginMemoryRead() ? restrictionsFromMemory() : undefined),
+    peekRestrictions: () => (beginRun() ? restrictionsFromMemory() : undefined),
     peek: (kind, id) => (beginMemoryRead() ? fromMemory(kind, id) : miss),
     peekResource: (ref, userId) => (beginMemoryRead() ? readResource(fromMemory, ref, userId) : undefined),
     peekFacts: (ref, userId) => (beginMemoryRead() ? readFacts(fromMemory, ref, userId) : undefined),

@@ -22,6 +22,10 @@ import {
 } from './shared-loads.ts'
 import { deeper, type Loaded, type LoadFacts, type Tier } from './tiered-loader.ts'
 
+/** Whether memory answers for facts of a kind while a lease is held. */
+export const isInMemory = (kind: FactKind, { l1 }: { readonly l1: boolean }): boolean =>
+  l1 || definitionOf(kind).heldWithoutL1 === true
+
 /** The facts of a signed-in request. */
 export type PrincipalFacts = RestrictionFacts & {
   readonly session: Fact['session'] | undefined
@@ -92,7 +96,8 @@ const viewOfLoaded = ({ facts, tier }: Loaded): GatheredFacts => viewOf(sourceOf
 /** Facts held for one reader, so that an eviction or expiry in between cannot take them away. */
 export const createHeldFacts = (
   memory: Pick<TtlMap<Fact[FactKind]>, 'ageMs'>,
-  mayReadMemory: () => boolean,
+  /** Whether memory may be read for facts of this kind. */
+  mayReadMemory: (kind: FactKind) => boolean,
   fromMemory: Source,
 ) => {
   const held = new Map<FactKey, Fact[FactKind] | null>()
@@ -128,7 +133,7 @@ export const createHeldFacts = (
       if (alreadyHeld.kind !== 'miss') return alreadyHeld
       const key = factKey(kind, id)
       if (holdLoaded(key)) return fromHeld(kind, id)
-      if (!mayReadMemory()) return alreadyHeld
+      if (!mayReadMemory(kind)) return alreadyHeld
       const found = fromMemory(kind, id)
       if (found.kind !== 'miss') {
         held.set(key, found.kind === 'hit' ? found.value : null)
@@ -186,7 +191,7 @@ export const createGather = (dependencies: Dependencies) => {
   const gather = createRounds(dependencies)
   /** Counts the facts of many decisions that are neither in memory nor being loaded by another request. */
   const countLoads = (queries: readonly FactQuery[], isLeased: boolean): number => {
-    const { fromHeldOrMemory } = createHeldFacts(memory, () => isLeased && flags.l1, fromMemory)
+    const { fromHeldOrMemory } = createHeldFacts(memory, (kind) => isLeased && isInMemory(kind, flags), fromMemory)
     const misses = findMisses(fromHeldOrMemory, queries)
     if (!isLeased) return Math.max(1, misses.size)
     return misses.keys().reduce((sum, name) => (sharedLoads.find(name) === undefined ? sum + 1 : sum), 0)
@@ -208,12 +213,11 @@ export const createGather = (dependencies: Dependencies) => {
 const createRounds =
   ({ load, sharedLoads, memory, fromMemory, beginRun, flags }: Dependencies) =>
   async (queries: readonly FactQuery[], deadline: Deadline): Promise<GatheredFacts> => {
-    let mayReadMemory = false
-    const facts = createHeldFacts(memory, () => mayReadMemory, fromMemory)
+    let isLeased = false
+    const facts = createHeldFacts(memory, (kind) => isLeased && isInMemory(kind, flags), fromMemory)
     let { place } = sharedLoads
     for (let round = 1; ; round += 1) {
-      const isLeased = beginRun()
-      mayReadMemory = isLeased && flags.l1
+      isLeased = beginRun()
       if (place !== sharedLoads.place) {
         facts.reset()
         place = sharedLoads.place

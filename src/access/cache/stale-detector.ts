@@ -5,6 +5,7 @@ import type { Log } from '../../platform/log.ts'
 import { defaultLeaseTiming, deriveTiming, type LeaseTiming } from '../invalidation/timing.ts'
 import { toFactQuery } from '../policy/facts/queries.ts'
 import { definitionOf, type Fact, type FactKey, type FactKind, kindOf } from '../policy/facts/registry.ts'
+import { isInMemory } from './gather.ts'
 import type { LoadFacts } from './tiered-loader.ts'
 
 /** How often a round runs, and how many facts it compares at most. */
@@ -30,7 +31,7 @@ type Suspect = { readonly key: FactKey; readonly held: Held; readonly actual: Fa
  * from Redis.
  *
  * Costs one statement a round, outside the pool of requests, and leaves the order of eviction as it is. Degrades: compares
- * nothing without a lease or with `l1` off, when memory serves at most stale reads.
+ * nothing without a lease, when memory serves at most stale reads, and with `l1` off only kinds that memory serves nevertheless.
  */
 export type StaleDetector = {
   /** Runs one round. Skipped while another is running. */
@@ -74,7 +75,7 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
   let busy = false
   let stopped = false
 
-  const isTrusted = () => !stopped && flags.l1 && clock.monotonic() < lease.untilMs
+  const isTrusted = () => !stopped && clock.monotonic() < lease.untilMs
 
   /** The next entries to compare, none twice. The cursor starts over after the last entry. */
   const nextEntries = (): Map<FactKey, Held> => {
@@ -87,8 +88,10 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
         passes += 1
         continue
       }
-      const held = memory.peek(value)
-      if (held.kind !== 'miss') taken.set(value as FactKey, held)
+      const key = value as FactKey
+      if (!isInMemory(kindOf(key), flags)) continue
+      const held = memory.peek(key)
+      if (held.kind !== 'miss') taken.set(key, held)
     }
     return taken
   }
@@ -111,7 +114,8 @@ export const createStaleDetector = (dependencies: Dependencies): StaleDetector =
 
   const report = async ({ key, held, actual }: Suspect): Promise<void> => {
     // Compared by identity: an entry that was invalidated or reloaded in the meantime is another object, or gone.
-    if (!isTrusted() || memory.peek(key) !== held || !differs(key, held, actual)) return
+    if (!isTrusted() || !isInMemory(kindOf(key), flags) || memory.peek(key) !== held || !differs(key, held, actual))
+      return
     counts.stale += 1
     const ageMs = Math.round(memory.ageMs(key) ?? 0)
     const values = definitionOf(kindOf(key)).secret ? {} : { held: factOf(held), actual }

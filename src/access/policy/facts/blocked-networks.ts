@@ -19,6 +19,7 @@ export const blockedNetworks: FactDefinition<'blocked_networks', BlockedNetworks
   columns: ['networks'],
   row,
   memoryOnly: true,
+  heldWithoutL1: true,
   secret: true,
   /** An address with its place in the set that is made of it, measured. */
   extraBytes: ({ networks }) => 200 * networks.length,

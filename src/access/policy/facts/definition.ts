@@ -29,6 +29,11 @@ export type FactDefinition<K extends string = string, F = unknown> = {
   readonly secret?: true
   /** Its values stay out of Redis: the second tier neither stores such facts nor looks for them. */
   readonly memoryOnly?: true
+  /**
+   * One small row that every request needs. Memory answers for it under a lease with the tier `l1` off too: else each request read
+   * it from Postgres alone.
+   */
+  readonly heldWithoutL1?: true
   /** Bytes in memory beyond those of a small object. */
   extraBytes?(fact: F): number
 }

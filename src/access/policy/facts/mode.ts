@@ -21,4 +21,5 @@ export const mode: FactDefinition<'mode', ModeFact> = {
   table: 'restrictions',
   columns: ['mode'],
   row,
+  heldWithoutL1: true,
 }
