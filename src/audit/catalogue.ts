@@ -168,6 +168,11 @@ const entries = {
     'audit',
     'the signed head of a chain was missing or changed, and the chain began anew',
   ],
+  'audit.database_moved': [
+    'event',
+    'audit',
+    'the database was restored from a dump or copied, and its audit log goes on from there',
+  ],
   'access.denied': ['decision', 'resource', 'an access was denied'],
   'access.allowed': ['decision', 'resource', 'a sampled access was allowed'],
 } as const satisfies Record<string, Entry>

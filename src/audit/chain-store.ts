@@ -22,16 +22,21 @@ export const chainedColumns = (sql: Sql | TransactionSql) => sql`
   e.after::text as after, e.count, e.details_hash, e.mac`
 
 /** Which server and database transaction ids are of. */
-const server = (tx: TransactionSql) =>
+const server = (tx: TransactionSql | Sql) =>
   tx`concat(split_part(database_identity(), '-', 1), '-', split_part(database_identity(), '-', 2))`
 
 export const createChainStore = (sql: Sql) => ({
-  /** Whether there may be rows to link. Reads one entry of an index where there are none. */
+  /**
+   * Whether there may be rows to link: also on another server than before, whose transaction ids may be lower. Rows of a dump may
+   * have ids that this server has not given yet. Reads one entry of an index where there are none.
+   */
   hasUnlinked: async (): Promise<boolean> => {
     const [row] = await sql<{ found: boolean }[]>`
       select exists (select from audit_events e
                       where (e.xid, e.id) > (coalesce((select c.xid from audit_cursor c), '0'::xid8),
-                                             coalesce((select c.id from audit_cursor c), ${lowestId}::uuid))) as found`
+                                             coalesce((select c.id from audit_cursor c), ${lowestId}::uuid))
+                        and e.xid < pg_snapshot_xmax(pg_current_snapshot()))
+             or exists (select from audit_cursor c where c.server <> ${server(sql)}) as found`
     return row?.found === true
   },
 

@@ -131,6 +131,7 @@ export const createChainer = ({
   log,
   recordings,
   onRestart = () => {},
+  onMoved = () => {},
 }: {
   store: ChainStore
   keys: AuditKeys
@@ -138,6 +139,8 @@ export const createChainer = ({
   log: Log
   recordings: Recordings
   onRestart?: (month: string) => void
+  /** The database is on another server than when it was linked last: restored from a dump, or a copy. */
+  onMoved?: () => void
 }) => {
   /** The newest heads that this process has seen or signed, by month: a head in the database is never older. */
   const seen = new Map<string, SignedHead>()
@@ -184,7 +187,7 @@ export const createChainer = ({
       movedTo = undefined
       await setCursor(tx, next)
     }
-    return { rows: rows.length, isFull, restarted, signed }
+    return { rows: rows.length, isFull, restarted, signed, hasMoved: isMoved && !isFull }
   }
 
   const report = (restarted: readonly string[]) => {
@@ -241,6 +244,13 @@ export const createChainer = ({
         pendingSinceMs = clock.monotonic()
       }
       report(done.restarted)
+      if (done.hasMoved) {
+        log.warn(
+          { event: 'audit.database_moved' },
+          'this database was restored from a dump or copied: its audit log goes on from there. Where the original still runs, both send to the same SIEM and webhooks, unless SIEM_URL and the webhooks of the copy are changed',
+        )
+        onMoved()
+      }
       if (!done.isFull) break
     }
     logHead()

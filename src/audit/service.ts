@@ -10,7 +10,7 @@ import type { AuditKeys } from './keys.ts'
 import type { ExportedEvent, ListedEvent, ListStore, Place } from './list-store.ts'
 import type { AuditEvent, AuditQuery, ExportRange } from './model.ts'
 import type { AuditSink } from './sink.ts'
-import { ForeignHead, problemKinds, type VerifyPlace, verifyAudit } from './verify.ts'
+import { type AuditProblem, ForeignHead, problemKinds, type VerifyPlace, verifyAudit } from './verify.ts'
 import { withSnapshot } from './verify-store.ts'
 
 type Reader = { readonly userId: string; readonly sessionId: string }
@@ -76,6 +76,7 @@ export const createAuditService = ({
   sink,
   startDeadline,
   requireTeamOwner,
+  onProblems = () => {},
 }: {
   store: ListStore
   /** For the verification, whose reads see one moment. */
@@ -86,6 +87,8 @@ export const createAuditService = ({
   startDeadline: StartDeadline
   /** Throws where the user does not own the team. */
   requireTeamOwner: (deadline: Deadline, teamId: string, userId: string) => Promise<void>
+  /** A verification has found these, at least one. */
+  onProblems?: (problems: readonly AuditProblem[]) => void
 }) => {
   const toList = (rows: readonly ListedEvent[], limit: number, sight: Sight, readerId: string) => {
     const { items, next_cursor } = toPage(rows, limit)
@@ -127,6 +130,7 @@ export const createAuditService = ({
         throw error instanceof ForeignHead ? new Fault('audit.head_foreign') : error
       })
       const { problems, verified, pending, erased, next } = report
+      if (problems.length > 0) onProblems(problems)
       return {
         intact: problems.length === 0,
         problems: problems.map((each) => ({ ...each, description: problemKinds[each.problem] })),

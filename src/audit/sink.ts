@@ -103,6 +103,20 @@ const createSampler = (clock: Clock, perSecond: number, random: () => number) =>
   }
 }
 
+/** Says how much was dropped in all, once a minute while more is. */
+const createAlarm = (clock: Clock, log: Log, onDropped: (dropped: number) => void) => {
+  let alarmAtMs = Number.NEGATIVE_INFINITY
+  return (dropped: number): void => {
+    if (clock.monotonic() - alarmAtMs < alarmMs) return
+    alarmAtMs = clock.monotonic()
+    log.error(
+      { event: 'audit.decisions_dropped', dropped },
+      'audit events were not recorded, because more came than Postgres could take',
+    )
+    onDropped(dropped)
+  }
+}
+
 /**
  * Events off the path of requests: failed sign-ins and the like, and decisions on access.
  *
@@ -122,6 +136,7 @@ export const createAuditSink = ({
   log,
   limits: { queued: most = maxQueued, allows = allowsPerSecond } = {},
   random = Math.random,
+  onDropped = () => {},
 }: {
   store: SinkStore
   source: AuditSource
@@ -130,14 +145,16 @@ export const createAuditSink = ({
   limits?: { readonly queued?: number; readonly allows?: number }
   /** A number from 0 to below 1. */
   random?: () => number
+  /** At most once a minute, with how many this process has dropped in all. */
+  onDropped?: (dropped: number) => void
 }) => {
   const denied = createDenialCounts()
+  const raiseAlarm = createAlarm(clock, log, onDropped)
   /** Denials that are to be stored: those of one write, or several while Postgres is down. */
   const parts: StoredPart[] = []
   let events: PreparedEvent[] = []
   let dropped = 0
   let droppedSince = 0
-  let alarmAtMs = Number.NEGATIVE_INFINITY
   let written = 0
   let flushing: Promise<void> | undefined
   const sampler = createSampler(clock, allows, random)
@@ -194,21 +211,12 @@ export const createAuditSink = ({
     else drop(lostDenials.decisions)
   }
 
-  const raiseAlarm = () => {
-    if (clock.monotonic() - alarmAtMs < alarmMs) return
-    alarmAtMs = clock.monotonic()
-    log.error(
-      { event: 'audit.decisions_dropped', dropped },
-      'audit events were not recorded, because more came than Postgres could take',
-    )
-  }
-
   const writeAll = async () => {
     sampler.adapt()
     takeDenials()
     let lost = droppedSince
     droppedSince = 0
-    if (lost > 0) raiseAlarm()
+    if (lost > 0) raiseAlarm(dropped)
     // What comes meanwhile is for the next run.
     for (let left = events.length; left > 0 || parts.length > 0 || lost > 0; left -= maxBatch) {
       const batch = events.splice(0, Math.max(0, Math.min(left, maxBatch)))

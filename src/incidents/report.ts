@@ -9,7 +9,7 @@ export const incidentKinds = {
   'dependency.unavailable': 'Calls to a dependency fail, and its breaker is open',
   'bus.queue_filling': 'The queue of Postgres for notifications fills; when it is full every change fails',
   'audit.events_dropped': 'Decision events were dropped, because more came than can be stored',
-  'audit.chain_broken': 'An audit row was altered, removed, swapped or inserted',
+  'audit.chain_broken': 'An event, link or signed head of the audit log was altered, removed, swapped or inserted',
   'context.session_moved': 'A session was used from a place or a device that does not fit the one it was opened from',
   'anomaly.credential_stuffing': 'One source tries many accounts, each with few passwords',
   'anomaly.password_spraying': 'Many accounts are tried with the same few passwords',

@@ -121,6 +121,7 @@ const kinds: Readonly<Record<string, Kind>> = {
   'limit.lifted': entity(update, low),
   'audit.decisions_dropped': entity(other, medium),
   'audit.chain_restarted': entity(other, critical),
+  'audit.database_moved': entity(other, high),
   'audit.event_missing': entity(other, critical),
 }
 

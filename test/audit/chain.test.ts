@@ -127,3 +127,25 @@ test('a genuine event that is stored a second time is linked, and found to repea
     expect.objectContaining({ problem: 'event_repeated', event_id: row?.id ?? '', sequence: expect.any(Number) }),
   )
 })
+
+test('a restored copy on a server with lower transaction ids links what the dump had not linked and what comes after, and says so', async () => {
+  const copy = await openDatabase()
+  const moved: string[] = []
+  const own = await createAuditLog(copy.sql, undefined, { onMoved: () => void moved.push('moved') })
+  await own.write(5)
+  // As the server before gave them.
+  await copy.sql`alter table audit_events alter column xid set default '9000000000'`
+  await own.add(4)
+  await copy.sql`alter table audit_events alter column xid set default pg_current_xact_id()`
+  await copy.sql`update audit_cursor set xid = '9000000001', server = 'another'`
+  await own.add(3)
+  await own.chainer.poll()
+  await own.link()
+  expect(await own.verify()).toMatchObject({ problems: [], verified: 12, pending: 0 })
+  expect(moved).toEqual(['moved'])
+  expect(own.written.join('')).toContain('audit.database_moved')
+  // Nothing waits any more, although the events of the dump have higher ids than any of this server.
+  await own.chainer.poll()
+  expect(own.chainer.figures.lagMs).toBe(0)
+  await copy.drop()
+}, 30_000)

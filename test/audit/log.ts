@@ -17,6 +17,7 @@ import { until } from '../faults/support.ts'
 export const createAuditLog = async (
   sql: Sql,
   keyedHash: KeyedHash = createKeyedHash((name) => Buffer.from(name.padEnd(32))),
+  hooks: Pick<Parameters<typeof createChainer>[0], 'onMoved'> = {},
 ) => {
   const source = createAuditSource(keyedHash)
   const { publicJwk, privateJwk } = await generateSigningKey()
@@ -31,6 +32,7 @@ export const createAuditLog = async (
       clock: systemClock,
       log: createLog('info', { write: (line: string) => void written.push(line) }),
       recordings: source,
+      ...hooks,
     })
   const chainer = newChainer()
 

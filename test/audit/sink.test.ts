@@ -33,11 +33,13 @@ const createWorld = (limits: { queued?: number; allows?: number } = {}) => {
     closeMinute: async () => 0,
   }
   const log = createLog('info', { write: (line: string) => void lines.push(line) })
-  const sink = createAuditSink({ store, source, clock, log, limits, random: () => 0.5 })
+  const alarms: number[] = []
+  const onDropped = (dropped: number) => void alarms.push(dropped)
+  const sink = createAuditSink({ store, source, clock, log, limits, random: () => 0.5, onDropped })
   const stored = () => parts.flatMap(({ content }) => JSON.parse(content) as StoredDenials[])
   const counted = () =>
     stored().flatMap(({ denials }) => denials.map(([decision, count]) => [decision, count] as const))
-  return { sink, clock, lines, events, stored, counted, state }
+  return { sink, clock, lines, events, stored, counted, state, alarms }
 }
 const gone = Object.assign(new Error('the connection was refused'), { code: 'ECONNREFUSED' })
 
@@ -102,13 +104,14 @@ describe('the queue of audit events', () => {
   })
 
   test('keeps what Postgres did not take, up to its bound, counts the rest, and says so in the log and in an event', async () => {
-    const { sink, state, counted, events, lines } = createWorld({ queued: 100 })
+    const { sink, state, counted, events, lines, alarms } = createWorld({ queued: 100 })
     state.failure = gone
     for (let time = 0; time < 250; time += 1) sink.decided(false, 'default.deny', about(newId()), undefined)
     await expect(sink.flush()).rejects.toThrow('refused')
     expect(sink.figures).toMatchObject({ dropped: 150 })
     expect(sink.figures.queued).toBeLessThanOrEqual(101)
     expect(lines.join('')).toContain('audit.decisions_dropped')
+    expect(alarms).toEqual([150])
     state.failure = undefined
     await sink.flush()
     expect(counted().length).toBeGreaterThanOrEqual(99)

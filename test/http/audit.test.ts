@@ -1,8 +1,9 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { newId } from '../../src/kit/id.ts'
 import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
+import { createAuditLog } from '../audit/log.ts'
 import { until } from '../faults/support.ts'
-import { type Api, api, type Person, register, startApp, type TestApp } from '../harness.ts'
+import { type Api, api, openDatabase, type Person, register, startApp, type TestApp } from '../harness.ts'
 
 let app: TestApp
 let client: Api
@@ -196,4 +197,32 @@ describe('the audit log by its target', () => {
     expect(plan).not.toContain('Seq Scan')
     expect(plan).toContain('audit_denied_ids(after) @>')
   })
+})
+
+describe('an incident of the audit log is opened', () => {
+  const countIncidents = async (by: Sql) => {
+    const rows = await by`select from incidents where kind = 'audit.chain_broken' and severity = 'critical'`
+    return rows.length
+  }
+
+  test('by a verification that finds an altered event', async () => {
+    await sql`update users set role = 'admin' where id = ${person.id}`
+    await app.caughtUp()
+    await sql`update audit_events set count = count + 1 where id = (select event_id from audit_links order by at, sequence limit 1)`
+    const { body } = await client.get('/api/v1/security/audit/verify', { token: person.token })
+    expect(body.problems).toEqual([expect.objectContaining({ problem: 'event_altered' })])
+    await until(async () => (await countIncidents(sql)) === 1, 'the incident is stored')
+  })
+
+  test('by a chain that begins anew because its signed head is missing', async () => {
+    const database = await openDatabase()
+    const log = await createAuditLog(database.sql)
+    await log.write(3)
+    await database.sql`delete from audit_heads`
+    const other = await startApp({ connection: database.connection })
+    await register(api(other.baseUrl))
+    await until(async () => (await countIncidents(database.sql)) === 1, 'the incident is stored')
+    await other.close()
+    await database.drop()
+  }, 30_000)
 })

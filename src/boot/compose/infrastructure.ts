@@ -193,10 +193,23 @@ const composeAuditSink = (
   { batch }: Pick<Database, 'batch'>,
   keyedHash: KeyedHash,
   log: Log,
+  openIncident: OpenIncident,
   stack: AsyncDisposableStack,
 ) => {
   const auditSource = createAuditSource(keyedHash)
-  const auditSink = createAuditSink({ store: createSinkStore(batch), source: auditSource, clock: systemClock, log })
+  const auditSink = createAuditSink({
+    store: createSinkStore(batch),
+    source: auditSource,
+    clock: systemClock,
+    log,
+    onDropped: (dropped) =>
+      openIncident({
+        kind: 'audit.events_dropped',
+        severity: 'high',
+        subject: { type: 'deployment', id: 'audit' },
+        evidence: { dropped },
+      }),
+  })
   stack.defer(() => auditSink.flush().catch((error) => log.warn({ error }, 'the last audit events were not stored')))
   return { auditSource, auditSink }
 }
@@ -241,7 +254,7 @@ export const composeInfrastructure = async (
   const secretStore = createSecretStore(database.batch)
   const keyedHash = await openWrappedKeys({ store: secretStore, secrets })
   const signals = composeSignals(config.anomaly, keyedHash)
-  const { auditSource, auditSink } = composeAuditSink(database, keyedHash, log, stack)
+  const { auditSource, auditSink } = composeAuditSink(database, keyedHash, log, incidentReports.open, stack)
 
   const breakers = composeBreakers(log, incidentReports.open, { auditSink, auditSource })
 
