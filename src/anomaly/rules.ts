@@ -28,14 +28,18 @@ export const thresholds = {
   missingShare: 0.2,
   /** Services work through lists, of which parts may be gone. */
   missingOfKey: 24,
-  /** Resources of others that were read; the slots in which they came; the largest share of one slot: people read by pages. */
+  /** Resources of others that were read, and over how many slots they are spread: people read a page at once, then look at it. */
   resources: 16,
-  activeSlots: 7,
-  largestShare: 0.2,
+  evenSlots: 6,
+  /** In batches: less evenly, but many, through nearly the whole minute, and never as many in a slot as a page has. */
+  batchedResources: 32,
+  batchedEvenSlots: 4,
+  batchedSpanSlots: 11,
+  largestBatch: 15,
   /** Of an address without a credential. */
   anonymousResources: 18,
-  anonymousSlots: 5,
-  anonymousShare: 0.35,
+  anonymousSpanSlots: 8,
+  anonymousEvenSlots: 3,
   /** Minutes of history from which on a principal is compared with it; how many times its usual figure counts. */
   minutesOfHistory: 2,
   timesUsual: 3,
@@ -57,14 +61,17 @@ const ofMissing = (features: Features): number => {
 }
 
 const ofResources = (features: Features): number => {
-  const { kind, resources, activeSlots, largestSlot, usual } = features
-  if (kind === 'key') return resources / byHabit(thresholds.resourcesOfKey, features, usual.resources)
-  const isAnonymous = kind === 'address'
-  const slots = isAnonymous ? thresholds.anonymousSlots : thresholds.activeSlots
-  const share = isAnonymous ? thresholds.anonymousShare : thresholds.largestShare
-  if (activeSlots < slots || largestSlot > share * resources) return 0
-  const threshold = isAnonymous ? thresholds.anonymousResources : thresholds.resources
-  return resources / byHabit(threshold, features, usual.resources)
+  const { kind, resources, spanSlots, evenSlots, largestSlot, usual } = features
+  const over = (threshold: number) => resources / byHabit(threshold, features, usual.resources)
+  if (kind === 'key') return over(thresholds.resourcesOfKey)
+  if (kind === 'address') {
+    const isSpread = spanSlots >= thresholds.anonymousSpanSlots && evenSlots >= thresholds.anonymousEvenSlots
+    return isSpread ? over(thresholds.anonymousResources) : 0
+  }
+  if (evenSlots >= thresholds.evenSlots) return over(thresholds.resources)
+  const { batchedEvenSlots, batchedSpanSlots, largestBatch, batchedResources } = thresholds
+  const isBatched = evenSlots >= batchedEvenSlots && spanSlots >= batchedSpanSlots && largestSlot <= largestBatch
+  return isBatched ? over(batchedResources) : 0
 }
 
 /** What the last minute of a principal shows. */

@@ -27,7 +27,7 @@ const longestMs = 3_600_000
 const escalateMs = 60_000
 /** Principals that had a verdict lately. */
 const maxPrincipals = 10_000
-/** For so long after an operator has lifted a verdict there is no other one: longer than what it was found by is remembered. */
+/** For so long after an operator has lifted a verdict there is no other one: longer than the window, which still has its causes. */
 const exemptMs = 120_000
 
 /** Multiples of the threshold from which on a finding is of level 2, and of level 3. */

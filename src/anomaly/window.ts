@@ -80,8 +80,15 @@ type Distinct = {
   readonly active: number
   /** The most new ones of a slot. */
   readonly largest: number
+  /** Slots from the first with new ones to the last. */
+  readonly span: number
+  /**
+   * Over how many slots they are spread, had each the same number: the inverse of the Simpson index, (Σn)² / Σn². It is 1 for one
+   * burst and 12 for a steady stream.
+   */
+  readonly evenness: number
 }
-const none: Distinct = Object.freeze({ distinct: 0, active: 0, largest: 0 })
+const none: Distinct = Object.freeze({ distinct: 0, active: 0, largest: 0, span: 0, evenness: 0 })
 
 const distinctOf = (window: Window, sketch: Sketch): Distinct => {
   const bits = window.bits[sketch]
@@ -90,6 +97,9 @@ const distinctOf = (window: Window, sketch: Sketch): Distinct => {
   let active = 0
   let largest = 0
   let ones = 0
+  let squares = 0
+  let oldest = 0
+  let newest = 0
   // From the oldest slot on.
   for (let age = slots - 1; age >= 0; age -= 1) {
     const slot = (((window.slot - age) % slots) + slots) % slots
@@ -100,10 +110,15 @@ const distinctOf = (window: Window, sketch: Sketch): Distinct => {
       seen[word] = (seen[word] ?? 0) | set
     }
     ones += fresh
-    if (fresh > 0) active += 1
+    squares += fresh * fresh
+    if (fresh === 0) continue
+    if (active === 0) oldest = age
+    newest = age
+    active += 1
     if (fresh > largest) largest = fresh
   }
-  return { distinct: estimate(ones), active, largest }
+  const span = active === 0 ? 0 : oldest - newest + 1
+  return { distinct: estimate(ones), active, largest, span, evenness: squares === 0 ? 0 : ones ** 2 / squares }
 }
 
 export const add = (window: Window, delta: Delta, nowMs: number): void => {
@@ -140,6 +155,9 @@ export type Features = {
   readonly activeSlots: number
   /** The most resources that were new in one slot. */
   readonly largestSlot: number
+  /** Slots from the first with new resources to the last, and over how many they are spread; see `Distinct`. */
+  readonly spanSlots: number
+  readonly evenSlots: number
   readonly missing: number
   readonly missingSlots: number
   /** Distinct accounts whose sign-in failed. */
@@ -165,6 +183,8 @@ export const featuresOf = (window: Window): Features => {
     resources: resources.distinct,
     activeSlots: resources.active,
     largestSlot: resources.largest,
+    spanSlots: resources.span,
+    evenSlots: resources.evenness,
     missing: missing.distinct,
     missingSlots: missing.active,
     accounts: accounts.distinct,

@@ -90,6 +90,44 @@ test('resources of others that are read evenly are found; a gallery that is open
   expect(pages).toEqual([])
 })
 
+/** Reads batches of these sizes, one in each slot; 0 is a slot without one. */
+const readBatches = (sizes: readonly number[], more: Seen = {}) => {
+  const { slot, reasons } = setUp()
+  let next = 1
+  return reasons(
+    sizes.flatMap((size) => {
+      next += size
+      return [...slot(...numbers(next - size, size).map((at): Seen => ({ subject: at * 7, ...more })))]
+    }),
+  )
+}
+
+test('resources that are read in batches through a minute are found; larger pages, fewer, or ones that end are not', () => {
+  const harvested: Finding['reason'][] = ['resources.harvested']
+  expect(readBatches([10, 0, 10, 0, 10, 0, 10, 0, 0, 0, 10])).toEqual(harvested)
+  expect(readBatches([15, 0, 15, 0, 0, 15, 0, 0, 0, 0, 15])).toEqual(harvested)
+  // Pages with more than 15 resources.
+  expect(readBatches([24, 0, 24, 0, 0, 24, 0, 0, 0, 0, 24])).toEqual([])
+  // Three pages, then none.
+  expect(readBatches([15, 0, 0, 0, 0, 15, 0, 0, 0, 0, 15])).toEqual([])
+  expect(readBatches([10, 0, 10, 0, 10, 0, 10, 0, 0])).toEqual([])
+  // Small pages of one's work, 25 resources in a minute.
+  expect(readBatches([5, 0, 5, 0, 5, 0, 0, 5, 0, 0, 5])).toEqual([])
+})
+
+test('resources that come evenly over six slots are found, and of one large page with few after it they are not', () => {
+  expect(readBatches([3, 3, 3, 3, 3, 3])).toEqual(['resources.harvested'])
+  expect(readBatches([3, 3, 3, 3, 3])).toEqual([])
+  expect(readBatches([30, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2])).toEqual([])
+})
+
+test('a client without a credential that reads through 40 seconds is found, and one that opens two pages is not', () => {
+  const anonymous: Seen = { kind: 'address' }
+  expect(readBatches([7, 0, 0, 7, 0, 0, 0, 7], anonymous)).toEqual(['resources.harvested'])
+  expect(readBatches([30, 0, 0, 0, 0, 0, 0, 30], anonymous)).toEqual([])
+  expect(readBatches([7, 0, 7, 0, 7, 0, 0], anonymous)).toEqual([])
+})
+
 test('a person who reads as much as usual is not found', () => {
   const { slot, reasons, pass } = setUp()
   const minute = (from: number) =>
