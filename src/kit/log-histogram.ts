@@ -18,6 +18,10 @@ export type HistogramSlice = {
   readonly max: number
 }
 
+/** What `freeze` has found so far. */
+const foundBuckets = new Uint16Array(last + 1)
+const foundCounts = new Uint32Array(last + 1)
+
 /**
  * A histogram whose buckets grow with the values (HDR, DDSketch): 9 KB for values from 2^-14 to 2^20. In milliseconds that is from
  * 61 ns to 17 minutes.
@@ -29,6 +33,9 @@ export type HistogramSlice = {
  */
 export class LogHistogram {
   readonly #counts = new Uint32Array(last + 1)
+  /** No bucket outside of these is occupied. */
+  #from = last
+  #to = 0
   count = 0
   sum = 0
   max = 0
@@ -38,6 +45,8 @@ export class LogHistogram {
     const value = Math.max(given || 0, 0)
     const bucket = value > lowest ? Math.min(Math.ceil(Math.log2(value) * perOctave) + offset, last) : 0
     this.#counts[bucket] = (this.#counts[bucket] as number) + 1
+    if (bucket < this.#from) this.#from = bucket
+    if (bucket > this.#to) this.#to = bucket
     this.count += 1
     this.sum += value
     if (value > this.max) this.max = value
@@ -47,7 +56,7 @@ export class LogHistogram {
   quantile(q: number): number | undefined {
     if (this.count === 0) return undefined
     let remaining = Math.min(this.count, Math.max(1, Math.ceil(q * this.count)))
-    for (let bucket = 0; bucket < last; bucket += 1) {
+    for (let bucket = this.#from; bucket < last; bucket += 1) {
       remaining -= this.#counts[bucket] as number
       if (remaining <= 0) return Math.min(this.max, middleOf(bucket))
     }
@@ -58,6 +67,10 @@ export class LogHistogram {
     for (let at = 0; at < buckets.length; at += 1) {
       const bucket = buckets[at] as number
       this.#counts[bucket] = (this.#counts[bucket] as number) + (counts[at] as number)
+    }
+    if (buckets.length > 0) {
+      this.#from = Math.min(this.#from, buckets[0] as number)
+      this.#to = Math.max(this.#to, buckets[buckets.length - 1] as number)
     }
     this.count += count
     this.sum += sum
@@ -75,22 +88,21 @@ export class LogHistogram {
 
   freeze(): HistogramSlice {
     let occupied = 0
-    for (const count of this.#counts) if (count > 0) occupied += 1
-    const buckets = new Uint16Array(occupied)
-    const counts = new Uint32Array(occupied)
-    let at = 0
-    for (let bucket = 0; bucket <= last && at < occupied; bucket += 1) {
+    for (let bucket = this.#from; bucket <= this.#to; bucket += 1) {
       const count = this.#counts[bucket] as number
       if (count === 0) continue
-      buckets[at] = bucket
-      counts[at] = count
-      at += 1
+      foundBuckets[occupied] = bucket
+      foundCounts[occupied] = count
+      occupied += 1
     }
-    return { buckets, counts, count: this.count, sum: this.sum, max: this.max }
+    const buckets = foundBuckets.slice(0, occupied)
+    return { buckets, counts: foundCounts.slice(0, occupied), count: this.count, sum: this.sum, max: this.max }
   }
 
   clear(): void {
-    this.#counts.fill(0)
+    this.#counts.fill(0, this.#from, this.#to + 1)
+    this.#from = last
+    this.#to = 0
     this.count = 0
     this.sum = 0
     this.max = 0

@@ -48,17 +48,16 @@ const createWindow = ({ ms, stepMs }: WindowLength) => {
       }
       if (over > 0) closed = closed.slice(over)
     },
-    /** With the values that are not added yet. */
-    read: (current: HistogramSlice, currentFailed: number): WindowReading => {
-      const parts = [...closed.map(({ slice }) => slice), open, current]
-      const failed = closed.reduce((sum, cell) => sum + cell.failed, openFailed + currentFailed)
+    read: (): WindowReading => {
+      let { sum, max } = open
+      let failed = openFailed
       // Sums of the parts: a sum that parts were subtracted from would drift.
-      const sum = parts.reduce((total, part) => total + part.sum, 0)
-      const max = parts.reduce((greatest, part) => Math.max(greatest, part.max), 0)
-      const whole = new LogHistogram()
-      whole.add(all.freeze())
-      whole.add(current)
-      return { slice: { ...whole.freeze(), sum, max }, failed }
+      for (const cell of closed) {
+        sum += cell.slice.sum
+        max = Math.max(max, cell.slice.max)
+        failed += cell.failed
+      }
+      return { slice: { ...all.freeze(), sum, max }, failed }
     },
   }
 }
@@ -67,8 +66,8 @@ const createWindow = ({ ms, stepMs }: WindowLength) => {
  * Values of the last minute, of the last hour, or of any other window, as histograms.
  *
  * Guarantee: a window holds every value that was recorded in its last `ms` less one step, and none that is older than `ms`. Values
- * recorded later than `nowMs` of an earlier call are never lost. Cost: `record` writes to one histogram; once a second it is
- * added to every window.
+ * recorded later than `nowMs` of an earlier call are never lost. Cost: `record` writes to one histogram, which is added to every
+ * window once a second, and before a window is read.
  */
 export class RollingWindows<N extends string> {
   readonly #windows: ReadonlyMap<N, ReturnType<typeof createWindow>>
@@ -93,28 +92,30 @@ export class RollingWindows<N extends string> {
 
   read(name: N, nowMs: number): WindowReading {
     if (nowMs >= this.#nextTickMs) this.#advance(nowMs)
+    else this.#addCurrent()
     const window = this.#windows.get(name)
     if (window === undefined) throw new Error(`There is no window ${name}`)
-    return window.read(this.#current.freeze(), this.#currentFailed)
+    return window.read()
   }
 
   /** All values since the start. */
   total(): WindowReading {
-    const whole = new LogHistogram()
-    whole.add(this.#total.freeze())
-    whole.add(this.#current.freeze())
-    return { slice: whole.freeze(), failed: this.#totalFailed + this.#currentFailed }
+    this.#addCurrent()
+    return { slice: this.#total.freeze(), failed: this.#totalFailed }
+  }
+
+  #addCurrent(): void {
+    if (this.#current.count === 0) return
+    const slice = this.#current.freeze()
+    for (const window of this.#windows.values()) window.add(slice, this.#currentFailed, this.#tick * tickMs)
+    this.#total.add(slice)
+    this.#totalFailed += this.#currentFailed
+    this.#current.clear()
+    this.#currentFailed = 0
   }
 
   #advance(nowMs: number): void {
-    if (this.#current.count > 0) {
-      const slice = this.#current.freeze()
-      for (const window of this.#windows.values()) window.add(slice, this.#currentFailed, this.#tick * tickMs)
-      this.#total.add(slice)
-      this.#totalFailed += this.#currentFailed
-      this.#current.clear()
-      this.#currentFailed = 0
-    }
+    this.#addCurrent()
     this.#tick = Math.floor(nowMs / tickMs)
     this.#nextTickMs = (this.#tick + 1) * tickMs
     for (const window of this.#windows.values()) window.slide(nowMs)
