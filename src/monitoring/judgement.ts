@@ -123,8 +123,7 @@ export const judgeShare = (
   return {
     samples,
     value,
-    // Rounded: 1 - 0.95 is a little more than 0.05.
-    grade: gradeOf(Math.round((judged / target) * 1e9) / 1e9),
+    grade: gradeOf(judged / target),
     trend: before === undefined || before.samples === 0 ? undefined : trendOf(share, before.bad / before.samples),
   }
 }

@@ -133,6 +133,17 @@ describe('compliance', () => {
     expect(statusOf({})).toBe('insufficient_data')
   })
 
+  test('is missed where the P95 is above the target, though the median is not', () => {
+    const histogram = new LogHistogram()
+    for (let at = 0; at < 200; at += 1) histogram.record(at % 10 === 0 ? 150 : 1)
+    const aggregate = aggregateOf({})
+    const times = recordOf(timedMetrics, () => ({ slice: histogram.freeze(), failed: 0 }))
+    const windows = { ...aggregate.windows, '1h': { ...aggregate.windows['1h'], times } }
+    const statusOf = (name: string) =>
+      toCompliance({ ...aggregate, windows }, '1h').times.find(({ metric }) => metric === name)?.status
+    expect([statusOf('api'), statusOf('registration')]).toEqual(['missed', 'met'])
+  })
+
   test('as a whole is missed where one requirement is, and met where all are', () => {
     const statusOf = (given: Given) => toCompliance(aggregateOf({ '5m': given }), '5m').status
     expect(statusOf({ ms: 1, samples: 200, counts: enough })).toBe('met')
