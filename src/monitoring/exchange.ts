@@ -14,6 +14,10 @@ const reusedMs = 900
 const staleMs = 5_000
 /** How long they stay in Redis. */
 const keptMs = 10_000
+/** For how long an instance that is no member any more is looked for: it may be frozen, or cut off from the bus. */
+const soughtMs = 60_000
+/** Stands in place of the figures of an instance that has ended in good order. */
+const leftText = 'left'
 const redisMs = 100
 const postgresMs = 500
 
@@ -22,9 +26,9 @@ export type Aggregate = Figures & {
   readonly answeredBy: string
   /** The instances whose figures are in it. */
   readonly included: readonly string[]
-  /** Members whose figures could not be read. */
+  /** Those that were members within the last minute, have not ended in good order, and whose figures could not be read. */
   readonly missing: readonly string[]
-  /** Whether `missing` names every other instance: members are known while the bus is connected. */
+  /** Whether all other instances are known, as they are while the bus is connected. */
   readonly membersKnown: boolean
 }
 
@@ -53,10 +57,11 @@ const createSigning = ([own, ...older]: readonly [Mac, ...Mac[]], prefix: string
     nameOf,
     sign: (instance: string, text: string): string => `${own.keyId} ${own.tag(signed(instance, text))} ${text}`,
     /** Undefined where the instance did not write it, or did so under a secret or in a version that is not known here. */
-    read: (instance: string, stored: string): InstanceFigures | undefined => {
+    read: (instance: string, stored: string): InstanceFigures | 'left' | undefined => {
       const text = stored.slice(30)
       const mac = [own, ...older].find(({ keyId }) => keyId === stored.slice(0, 6))
-      if (mac?.isTagged(signed(instance, text), stored.slice(7, 29))) return decodeFigures(text)
+      if (mac?.isTagged(signed(instance, text), stored.slice(7, 29)))
+        return text === leftText ? 'left' : decodeFigures(text)
       // Under another secret it is that of an instance whose SECRET is replaced first.
       if (mac !== undefined) onForged({ what: 'figures', key: nameOf(instance) })
       return undefined
@@ -70,8 +75,8 @@ const createSigning = ([own, ...older]: readonly [Mac, ...Mac[]], prefix: string
  * Each writes its own once a second, while it knows of another one: into Redis, or into a table where Redis does not take them.
  * They are authenticated, because others may be able to write to Redis. NOTIFY is not used: its one queue carries invalidations.
  *
- * Guarantee: the figures of this instance are always included, and each member whose figures are older than 5 s is named as
- * missing. Cost: at most one read a second for any number of callers, none for a single instance. Degrades: without Redis
+ * Guarantee: the figures of this instance are always included, and each other one whose figures are older than 5 s is named as
+ * missing: while it is a member, and for a minute after that unless it has ended in good order. Cost: at most one read a second for any number of callers, none for a single instance. Degrades: without Redis
  * and Postgres, each instance has its own figures alone. The figures of an instance that has ended are gone with it.
  */
 export const createFiguresExchange = ({
@@ -97,11 +102,21 @@ export const createFiguresExchange = ({
 
   const isFresh = ({ takenAtMs }: InstanceFigures) => Math.abs(clock.now() - takenAtMs) < staleMs
 
+  /** When each instance was last known to be a member. */
+  const knownAtMs = new Map<string, number>()
+  const findOthers = (): string[] => {
+    const nowMs = realClock.monotonic()
+    for (const member of bus.members()) if (member !== instance) knownAtMs.set(member, nowMs)
+    for (const [other, atMs] of knownAtMs) if (nowMs - atMs >= soughtMs) knownAtMs.delete(other)
+    return [...knownAtMs.keys()]
+  }
+
   const readFrom = (stored: readonly StoredFigures[]): InstanceFigures[] =>
-    stored
-      .map(({ instance: other, content }) => read(other, content))
-      .filter((figures) => figures !== undefined)
-      .filter(isFresh)
+    stored.flatMap(({ instance: other, content }) => {
+      const figures = read(other, content)
+      if (figures === 'left') knownAtMs.delete(other)
+      return figures === undefined || figures === 'left' || !isFresh(figures) ? [] : [figures]
+    })
 
   const readRedis = async (wanted: readonly string[]): Promise<InstanceFigures[]> => {
     const stored = await redis?.run(
@@ -114,7 +129,9 @@ export const createFiguresExchange = ({
   const readOthers = async (wanted: readonly string[]): Promise<InstanceFigures[]> => {
     if (wanted.length === 0) return []
     const found = await readRedis(wanted)
-    const lacking = wanted.filter((other) => !found.some((figures) => figures.instance === other))
+    const lacking = wanted.filter(
+      (other) => knownAtMs.has(other) && !found.some((figures) => figures.instance === other),
+    )
     if (lacking.length === 0) return found
     try {
       return [...found, ...readFrom(await inPostgres(() => store.read(lacking)))]
@@ -124,7 +141,7 @@ export const createFiguresExchange = ({
   }
 
   const aggregate = async (): Promise<Aggregate> => {
-    const wanted = bus.members().filter((other) => other !== instance)
+    const wanted = findOthers()
     const others = await readOthers(wanted)
     const included = [instance, ...others.map((figures) => figures.instance)]
     const own = collect()
@@ -133,9 +150,15 @@ export const createFiguresExchange = ({
       takenAtMs: own.takenAtMs,
       answeredBy: instance,
       included,
-      missing: wanted.filter((other) => !included.includes(other)),
+      missing: wanted.filter((other) => knownAtMs.has(other) && !included.includes(other)),
       membersKnown: bus.noLeaseReason() === undefined,
     }
+  }
+
+  const write = async (text: string): Promise<void> => {
+    const signedText = sign(instance, text)
+    const written = await redis?.run(({ client }) => client.set(nameOf(instance), signedText, 'PX', keptMs), redisMs)
+    if (written !== 'OK') await inPostgres(() => store.write(instance, signedText))
   }
 
   let reading: Promise<Aggregate> | undefined
@@ -143,10 +166,11 @@ export const createFiguresExchange = ({
   return {
     /** Writes the figures of this instance. */
     publish: async (): Promise<void> => {
-      if (bus.members().length === 0) return
-      const text = sign(instance, encodeFigures(collect()))
-      const written = await redis?.run(({ client }) => client.set(nameOf(instance), text, 'PX', keptMs), redisMs)
-      if (written !== 'OK') await inPostgres(() => store.write(instance, text))
+      if (findOthers().length > 0) await write(encodeFigures(collect()))
+    },
+    /** Tells the others that this instance ends in good order. */
+    leave: async (): Promise<void> => {
+      if (findOthers().length > 0) await write(leftText)
     },
     /** Does not reject. Those of the last second are used again. */
     read: (): Promise<Aggregate> => {

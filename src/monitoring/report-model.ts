@@ -23,7 +23,8 @@ export const instances = closed({
   answered_by: t.String({ description: 'The instance that answered' }),
   included: t.Array(t.String(), { description: 'The instances whose figures are added up' }),
   missing: t.Array(t.String(), {
-    description: 'Instances that run, but whose figures of the last 5 seconds could not be read',
+    description:
+      'Instances that ran within the last minute and have not ended in good order, but whose figures of the last 5 seconds could not be read',
   }),
   complete: t.Boolean({
     description:

@@ -27,7 +27,8 @@ export type StreamEvent = readonly [name: string, data: unknown]
  * Sends the figures each second, as server-sent events.
  *
  * Guarantee: before every write the credential is checked again, as for a new request; a stream whose credential is no longer
- * admitted, or cannot be checked, ends without another write. A client that does not read gets the newest figures once it does.
+ * admitted, or cannot be checked, ends without another write, also where its client does not read. Such a client gets the newest
+ * figures once it reads.
  * Cost: figures are collected once a second for all streams, and not at all without one.
  */
 export const createFigureStreams = ({
@@ -57,7 +58,7 @@ export const createFigureStreams = ({
   }
 
   const deliver = async (stream: OpenStream, text: string) => {
-    if (stream.isChecking || !stream.events.isReady) return
+    if (stream.isChecking) return
     stream.isChecking = true
     const isAdmitted = await stream.recheck(startDeadline(recheckMs))
     stream.isChecking = false

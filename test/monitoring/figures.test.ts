@@ -113,6 +113,8 @@ describe('an exchange of figures', () => {
     const clock = manualClock()
     const redis = new Map<string, string>()
     const table = new Map<string, string>()
+    /** Those that are no members. */
+    const away = new Set<string>()
     const gone = new Set<'redis' | 'table'>()
     const forged: string[] = []
     const reads = { redis: 0, table: 0 }
@@ -121,7 +123,7 @@ describe('an exchange of figures', () => {
         instance,
         collect: () => ({ ...figuresOf(instance, clock).figures, takenAtMs: clock.now() }),
         bus: {
-          members: () => instances.filter((other) => other !== instance),
+          members: () => instances.filter((other) => other !== instance && !away.has(other)),
           noLeaseReason: () => (lease ? undefined : 'connecting'),
         },
         redis: hasRedis
@@ -164,7 +166,7 @@ describe('an exchange of figures', () => {
         clock,
         realClock: clock,
       })
-    return { clock, redis, table, gone, forged, reads, exchangeOf }
+    return { clock, redis, table, away, gone, forged, reads, exchangeOf }
   }
   const publishAll = async (world: ReturnType<typeof start>) => {
     const all = instances.map((instance) => world.exchangeOf(instance))
@@ -204,6 +206,44 @@ describe('an exchange of figures', () => {
     const { included, missing } = await one.read()
     expect([included, missing]).toEqual([['one', 'three'], ['two']])
   })
+
+  test('names an instance that is no member any more as missing for a minute, and includes it while it writes figures', async () => {
+    const world = start()
+    const one = await publishAll(world)
+    await one.read()
+    world.away.add('three')
+    const seen: [number, string[], string[]][] = []
+    for (const afterMs of [4_000, 5_000, 30_000, 59_000, 60_000]) {
+      world.clock.advance(afterMs - world.clock.monotonic())
+      await world.exchangeOf('two').publish()
+      if (afterMs === 30_000) await world.exchangeOf('three').publish()
+      const { included, missing } = await one.read()
+      seen.push([afterMs, [...included], [...missing]])
+    }
+    expect(seen).toEqual([
+      [4_000, instances, []],
+      [5_000, ['one', 'two'], ['three']],
+      [30_000, instances, []],
+      [59_000, ['one', 'two'], ['three']],
+      [60_000, ['one', 'two'], []],
+    ])
+  })
+
+  test.each(['redis', 'table'] as const)(
+    'does not miss an instance that has ended in good order, by the %s',
+    async (by) => {
+      const world = start()
+      const one = await publishAll(world)
+      await one.read()
+      if (by === 'table') world.gone.add('redis')
+      await world.exchangeOf('three').leave()
+      world.away.add('three')
+      world.clock.advance(1_000)
+      await world.exchangeOf('two').publish()
+      const { included, missing } = await one.read()
+      expect([included, missing]).toEqual([['one', 'two'], []])
+    },
+  )
 
   test('has its own figures alone where Redis and Postgres are gone, and says so', async () => {
     const world = start()

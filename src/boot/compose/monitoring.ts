@@ -116,6 +116,9 @@ export const composeMonitoring = (
     readers: infrastructure.readers,
   })
   const figureStreams = createFigureStreams({ collect: monitoring.streamEvents, clock: realClock, log })
+  stack.defer(() =>
+    figuresExchange.leave().catch((error) => log.debug({ error }, 'the other instances miss the figures of this one')),
+  )
   stack.defer(figureStreams.close)
   return {
     figuresExchange,
