@@ -76,8 +76,9 @@ const createSigning = ([own, ...older]: readonly [Mac, ...Mac[]], prefix: string
  * They are authenticated, because others may be able to write to Redis. NOTIFY is not used: its one queue carries invalidations.
  *
  * Guarantee: the figures of this instance are always included, and each other one whose figures are older than 5 s is named as
- * missing: while it is a member, and for a minute after that unless it has ended in good order. Cost: at most one read a second for any number of callers, none for a single instance. Degrades: without Redis
- * and Postgres, each instance has its own figures alone. The figures of an instance that has ended are gone with it.
+ * missing: while it is a member, and for a minute after that unless it has ended in good order. Cost: at most one read a second for
+ * any number of callers, none for a single instance. Degrades: without Redis and Postgres, each instance has its own figures alone.
+ * The figures of an instance that has ended are gone with it.
  */
 export const createFiguresExchange = ({
   instance,
@@ -168,7 +169,7 @@ export const createFiguresExchange = ({
     publish: async (): Promise<void> => {
       if (findOthers().length > 0) await write(encodeFigures(collect()))
     },
-    /** Tells the others that this instance ends in good order. */
+    /** Notes for the others that this instance ends in good order. */
     leave: async (): Promise<void> => {
       if (findOthers().length > 0) await write(leftText)
     },

@@ -183,7 +183,7 @@ describe('an exchange of figures', () => {
     expect([world.table.size, world.reads.table]).toEqual([0, 0])
   })
 
-  test('goes by the table where Redis is gone, and for an instance that does not reach it', async () => {
+  test('uses the table where Redis is gone, and for an instance that does not reach it', async () => {
     const world = start()
     const one = world.exchangeOf('one')
     await world.exchangeOf('two').publish()
