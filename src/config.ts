@@ -129,6 +129,8 @@ export type Config = {
   readonly drainDelayMs: number
   readonly drainMs: number
   readonly logLevel: LogLevel
+  /** One of this many successful requests has a line in the access log. 0: there is none. */
+  readonly accessLogEvery: number
   /** What of the configuration has no effect, one line each, for the start to report. */
   readonly notes: readonly string[]
 }
@@ -572,6 +574,7 @@ export const parseConfig = (env: Environment): Config => {
     requireVerifiedEmail,
     ...readDurations(integer),
     logLevel: oneOf('LOG_LEVEL', logLevels, 'info'),
+    accessLogEvery: integer('ACCESS_LOG_EVERY', 100, 0, 1_000_000),
     notes: Object.freeze(notes),
   }
   if (problems.length > 0) throw new ConfigRefused(problems)

@@ -49,6 +49,7 @@ test('an empty environment is valid and means the embedded database', () => {
     openaiOutputHosts: [],
     webhookInternalHosts: [],
     logLevel: 'info',
+    accessLogEvery: 100,
   })
   expect(config).toMatchObject({ passwordMinLength: 8, passwordWords: [], passwordBreachUrl: undefined })
   expect(config.hashWorkers).toBeGreaterThanOrEqual(1)
@@ -113,6 +114,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
       DRAIN_DELAY_SECONDS: '15',
       DRAIN_SECONDS: '0',
       LOG_LEVEL: 'warn',
+      ACCESS_LOG_EVERY: '1',
       PUBLIC_URL: 'https://api.example.com',
       RETURN_TO_URLS: 'https://app.example.com/signed-in, com.example.app:/signed-in',
       GOOGLE_CLIENT_ID: 'velro',
@@ -237,6 +239,7 @@ test('every variable is read and trimmed, and a duration is converted to millise
     drainDelayMs: 15_000,
     drainMs: 0,
     logLevel: 'warn',
+    accessLogEvery: 1,
     notes: [],
   })
 })

@@ -1,5 +1,6 @@
 import { Buffer } from 'node:buffer'
 import type { Mode } from '../../access/policy/modes.ts'
+import { createAccessLog } from '../../monitoring/access-log.ts'
 import { createCollector } from '../../monitoring/collector.ts'
 import { createComponents } from '../../monitoring/components.ts'
 import { createFiguresExchange } from '../../monitoring/exchange.ts'
@@ -64,6 +65,8 @@ export const composeMonitoring = (
 ) => {
   const { config, database, redis, breakers, auditSink, recorder, clock, realClock, log } = infrastructure
   const { caches, notificationQueue, watch } = access
+  const accessLog = createAccessLog({ every: config.accessLogEvery, log, clock: realClock })
+  if (accessLog !== undefined) infrastructure.requestRecorder.onAnswered(accessLog)
   const { mail, siem, chainer, anomalies } = parts
   const { collector, figuresExchange } = composeFigures(infrastructure, access, parts)
   const modeInForce = (): Mode | 'unknown' => {
