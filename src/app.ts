@@ -5,6 +5,7 @@ import { accessRoutes } from './access/routes.ts'
 import { auditRoutes } from './audit/routes.ts'
 import { breakerRoutes } from './breakers/routes.ts'
 import { creditRoutes } from './credits/routes.ts'
+import { dashboardRoutes } from './dashboard/routes.ts'
 import { restrictionFaultsOf } from './emergency/route-classes.ts'
 import { restrictionRoutes } from './emergency/routes.ts'
 import { Fault } from './fault.ts'
@@ -279,6 +280,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     })
     .use(healthRoutes(services, addresses))
     .use(docsRoutes(responder, restrictionFaultsOf))
+    .use(dashboardRoutes(responder))
     .use(identityRoutes({ ...services, addressOf: addresses.of }))
     .use(exportRoutes({ ...services, responder, addressOf: addresses.of }))
     .use(recoveryRoutes({ ...services, addressOf: addresses.of }))

@@ -148,7 +148,7 @@ export const createLedger = (document: Document): Ledger => {
     if (method === 'OPTIONS') return status === 204 || status >= 400 ? [] : ['an answer to OPTIONS is 204 or a refusal']
     const route = findRoute(method === 'HEAD' ? 'GET' : method, path)
     if (route === undefined) {
-      if (path === '/docs' || path.startsWith('/docs/')) return []
+      if (/^[/](?:docs|dashboard)(?:[/]|$)/.test(path)) return []
       const expected = outside[status]
       return expected !== undefined && (method === 'HEAD' || body?.code === expected) ? [] : ['is in no document']
     }

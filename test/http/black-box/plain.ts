@@ -21,22 +21,31 @@ export const plain: Group = (world) =>
       }
     })
 
-    test('the documentation page loads every file from this server', async () => {
-      const page = await world().get('/docs')
-      expect(page.status).toBe(200)
-      expect(page.headers.get('content-type')).toBe('text/html; charset=utf-8')
-      const sources = [...page.text.matchAll(/(?:src|href)="([^"]+)"/g)]
-        .map(([, source]) => source as string)
-        .filter((source) => !source.startsWith('data:'))
-      expect(sources.length).toBeGreaterThan(1)
-      for (const source of sources) {
-        expect(source).toStartWith('/docs/')
-        const { status, headers, text } = await world().get(source)
-        expect([source, status]).toEqual([source, 200])
-        expect(headers.get('content-type')).toMatch(source.endsWith('.css') ? /^text\/css/ : /^text\/javascript/)
-        expect(text.length).toBeGreaterThan(50)
-      }
-    })
+    for (const [name, path, least] of [
+      ['the documentation page', '/docs', 1],
+      ['the dashboard', '/dashboard', 2],
+    ] as const) {
+      test(`${name} loads every file from this server`, async () => {
+        const page = await world().get(path)
+        expect(page.status).toBe(200)
+        expect(page.headers.get('content-type')).toBe('text/html; charset=utf-8')
+        const sources = [...page.text.matchAll(/(?:src|href)="([^"#]+)"/g)]
+          .map(([, source]) => source as string)
+          .filter((source) => !source.startsWith('data:'))
+        expect(sources.length).toBeGreaterThan(least)
+        for (const source of sources) {
+          expect(source).toStartWith(`${path}/`)
+          const { status, headers, text } = await world().get(source)
+          expect([source, status]).toEqual([source, 200])
+          expect(headers.get('content-type')).toMatch(source.endsWith('.css') ? /^text\/css/ : /^text\/javascript/)
+          expect(text.length).toBeGreaterThan(50)
+          for (const [, imported = ''] of text.matchAll(/^import .* from '([^']+)'/gm)) {
+            const other = await world().get(new URL(imported, `http://host${source}`).pathname)
+            expect([imported, other.status]).toEqual([imported, 200])
+          }
+        }
+      })
+    }
 
     test('an unknown path is 404 for every method', async () => {
       for (const method of ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const) {

@@ -124,7 +124,16 @@ export const protocol: Group = (world) =>
         return [answer?.status, length, headerOf(answer, 'content-range') || undefined]
       }
       for (const version of ['1.0', '1.1']) {
-        for (const path of ['/health', '/ready', '/api/v1/auth/me', '/nope', '/docs/json', '/docs', '/docs/start.js']) {
+        for (const path of [
+          '/health',
+          '/ready',
+          '/api/v1/auth/me',
+          '/nope',
+          '/docs/json',
+          '/docs',
+          '/docs/start.js',
+          '/dashboard',
+        ]) {
           await ask('GET', path, version)
         }
         expect(await ask('GET', content, version)).toEqual([200, String(size), undefined])
@@ -157,6 +166,7 @@ export const protocol: Group = (world) =>
         [`/api/v1/projects/${unknownId}`]: 'GET, HEAD, PATCH, DELETE, OPTIONS',
         '/api/v1/generations': 'GET, HEAD, POST, OPTIONS',
         '/docs': 'GET, HEAD, OPTIONS',
+        '/dashboard': 'GET, HEAD, OPTIONS',
       }
       for (const [path, allowed] of Object.entries(cases)) {
         const options = await world().send('OPTIONS', path)
