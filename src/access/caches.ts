@@ -57,6 +57,8 @@ type Dependencies = {
   readonly requireAvailable?: () => void
   /** Called for each reading of facts from Redis, or by a request from the effective access rows in Postgres. */
   readonly onTierRead?: ((tier: 'l2' | 'l3', ms: number, failed: boolean) => void) | undefined
+  /** Called for each change that was committed, with the time that it then waited for the other instances. */
+  readonly onAcknowledged?: ((ms: number) => void) | undefined
   /** Learn of the connection of the bus and of events. */
   readonly hooks?: OutageHooks | undefined
   /** Default: a lease of 1,000 ms, a heartbeat each 250 ms, and the intervals of the outbox. */
@@ -116,14 +118,22 @@ const maxTurnMs = 5_000
 /** Limit for invalidating a stale fact on every instance. */
 const dropMs = 5_000
 
-/** Passes every event that this instance is about to commit to the hooks. */
-const watchCommits = <B extends Pick<Bus, 'registerCommit'>>(bus: B, hooks: OutageHooks): B => ({
+/** Passes every event that this instance is about to commit to the hooks, and times the wait for the other instances. */
+const watchCommits = <B extends Pick<Bus, 'registerCommit'>>(
+  bus: B,
+  hooks: OutageHooks,
+  { realClock, onAcknowledged }: Pick<Dependencies, 'realClock' | 'onAcknowledged'>,
+): B => ({
   ...bus,
   registerCommit: (eventId, keys = 'everything') => {
     hooks.onCommitting(eventId, keys)
     const wait = bus.registerCommit(eventId)
     return {
-      acknowledgedByAll: wait.acknowledgedByAll,
+      acknowledgedByAll: async () => {
+        const startedMs = realClock.monotonic()
+        await wait.acknowledgedByAll()
+        onAcknowledged?.(realClock.monotonic() - startedMs)
+      },
       abandon: () => {
         hooks.onAbandoned(eventId)
         wait.abandon()
@@ -304,7 +314,7 @@ export const createCaches = (dependencies: Dependencies): Caches => {
   const changes = createChanges({
     sql: database.write,
     clock: realClock,
-    bus: watchCommits(bus, hooks),
+    bus: watchCommits(bus, hooks, dependencies),
     facts,
     sendEvents: () => sendEvents(database.write),
     onCommitted: outbox.enqueue,

@@ -7,7 +7,8 @@ import { type PoolName, poolNames, type StatementTimes } from '../platform/postg
  * The times that are recorded. From the arrival of a request to its response: `authentication`, signing in and refreshing;
  * `registration`; `authorization`, requests for decisions; `api`, every request. Reading the facts of a decision: `l1` from
  * memory, `l2` from Redis, `l3` from the rows of effective access in Postgres. `database`: statements, without their wait for a
- * connection. `event_loop`: how late timers run.
+ * connection. `event_loop`: how late timers run. `acknowledgement`: how long a change waits until every other instance has
+ * applied it.
  */
 export const timedMetrics = [
   'authentication',
@@ -19,6 +20,7 @@ export const timedMetrics = [
   'database',
   'api',
   'event_loop',
+  'acknowledgement',
 ] as const
 export type TimedMetric = (typeof timedMetrics)[number]
 

@@ -125,6 +125,9 @@ const usage = {
   event_loop: t.Array(closed(timeFigures), {
     description: 'How late timers of the event loop ran, measured 20 times a second',
   }),
+  acknowledgements: t.Array(closed(timeFigures), {
+    description: 'How long changes, revocations among them, waited until every other instance had applied them',
+  }),
 }
 
 /** Figures of all instances, which `metrics` has too. */

@@ -11,6 +11,7 @@ import {
   reportWindows,
   type TimeJudgement,
 } from './judgement.ts'
+import type { TimedMetric } from './recorder.ts'
 import type { ComplianceReport, Recommendation, Report } from './report-model.ts'
 import { shareMetrics, targetMetrics, targetShares, targetsMs } from './targets.ts'
 
@@ -43,6 +44,9 @@ const toTimes = (
   p99_ms: roundedOrNull(percentiles?.p99),
   max_ms: roundedOrNull(maxMs),
 })
+
+const toAllTimes = ({ windows }: Aggregate, metric: TimedMetric): Report['event_loop'] =>
+  reportWindows.map((window) => toTimes(window, describeTimes(windows[window].times[metric], window)))
 
 const toTiers = ({ windows }: Aggregate, window: ReportWindow): Report['tiers'][number] => {
   const { counts } = windows[window]
@@ -83,9 +87,8 @@ export const toFleet = (aggregate: Aggregate) => ({
   })),
   workers: workerNames.map((name) => ({ name, ...aggregate.workers[name] })),
   jobs_running: aggregate.jobs,
-  event_loop: reportWindows.map((window) =>
-    toTimes(window, describeTimes(aggregate.windows[window].times.event_loop, window)),
-  ),
+  event_loop: toAllTimes(aggregate, 'event_loop'),
+  acknowledgements: toAllTimes(aggregate, 'acknowledgement'),
 })
 
 /** How each metric does in each window, by its target. */

@@ -213,6 +213,7 @@ describe('three instances', () => {
       for (const of of clients)
         for (const { token } of people)
           await of.post(check, { action: 'read', resource: { type: 'project', id: crypto.randomUUID() } }, { token })
+      await one.post('/api/v1/auth/logout', undefined, { token: people[0]?.token ?? '' })
       const ids = all.map(({ services }) => services.caches.bus.instance).toSorted()
       const reportOf = () => read('/report', admin, one)
       const authorizations = (report: { metrics: { metric: string; windows: { samples: number }[] }[] }) =>
@@ -221,10 +222,12 @@ describe('three instances', () => {
         const report = await reportOf()
         return report.instances.included.length === 3 && authorizations(report) === 9
       })
-      const { instances, concurrent_users } = await reportOf()
+      const { instances, concurrent_users, acknowledgements } = await reportOf()
       expect(instances.included.toSorted()).toEqual(ids)
       expect(instances.complete).toBe(true)
       expect(concurrent_users).toBe(4)
+      expect(acknowledgements[1].samples).toBeGreaterThanOrEqual(1)
+      expect(acknowledgements[1].failed).toBe(0)
     } finally {
       for (const each of all.toReversed()) await each.close()
     }

@@ -72,6 +72,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     tierSwitches: { stored: infrastructure.storedFlags, read: (sql) => createTierFlagStore(sql).list() },
     timing: infrastructure.cacheTiming,
     onTierRead: infrastructure.recorder.record,
+    onAcknowledged: (ms) => infrastructure.recorder.record('acknowledgement', ms, false),
   })
   stack.defer(caches.close)
   outage.start({ lease: caches.bus.lease, members: caches.bus.members, invalidate: caches.facts.invalidate })
