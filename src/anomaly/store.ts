@@ -14,8 +14,12 @@ export type Standing = {
   readonly operator: boolean
 }
 
-/** The beginning of the addresses that limits count as this one. Of an IPv6 network it may fit a larger one too. */
-const startOf = (address: string): string => (address.endsWith('/64') ? address.replace(/:*\/64$/, ':') : address)
+/**
+ * The beginning of the addresses that limits count as this one. Of an IPv6 network it may fit a larger one too. Two groups of zeros
+ * may be written as `::` in an address where they are not in its network.
+ */
+const startOf = (address: string): string =>
+  address.endsWith('/64') ? address.replace(/:*\/64$/, ':').replace(/:0:0:.*$/, ':') : address
 
 export const createAnomalyStore = (sql: Sql) => ({
   /** Who is at an address, as limits count it. Scans the sessions: call it seldom. */

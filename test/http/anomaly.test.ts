@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'bun:test'
 import { randomUUID } from 'node:crypto'
 import type { Anomalies } from '../../src/anomaly/service.ts'
+import { createAnomalyStore } from '../../src/anomaly/store.ts'
 import { systemClock } from '../../src/kit/clock.ts'
 import { until } from '../faults/support.ts'
 import { type Api, api, type Person, register } from '../harness/api.ts'
@@ -183,6 +184,39 @@ test('the address of an operator is never blocked, whether a session was opened 
     expect(await blocksOf(operator, address)).toEqual([])
     expect((await client.get('/api/v1/auth/me', { token: operator.token, ...from(address) })).status).toBe(200)
   }
+})
+
+test('who is at an address is found in every spelling of it, and who was there without a live session is not', async () => {
+  const { admin, batch } = app.services.database
+  const { findStanding } = createAnomalyStore(batch)
+  const person = await registerFrom('198.51.100.90')
+  const operator = await registerFrom('198.51.100.91')
+  await admin`update users set role = 'admin' where id = ${operator.id}`
+  const standingAt = async (written: string, counted: string) => {
+    await admin`update sessions set address = ${written} where user_id in (${person.id}, ${operator.id})`
+    return findStanding(counted)
+  }
+  const both = { accounts: 2, operator: true }
+  for (const [written, counted] of [
+    ['192.0.2.90', '192.0.2.90'],
+    ['2001:db8:0:1:a:b:c:d', '2001:db8:0:1::/64'],
+    ['2001:db8::1', '2001:db8::/64'],
+    ['2001:db8::1:2:3:4', '2001:db8::/64'],
+    ['2001::1:5:6:7:8', '2001:0:0:1::/64'],
+  ] as const)
+    expect([written, await standingAt(written, counted)]).toEqual([written, both])
+  for (const [written, counted] of [
+    ['192.0.2.9', '192.0.2.90'],
+    ['2001:db8:0:10:a:b:c:d', '2001:db8:0:1::/64'],
+  ] as const)
+    expect([written, await standingAt(written, counted)]).toEqual([written, { accounts: 0, operator: false }])
+  await admin`update sessions set ended_at = now(), end_reason = 'logout' where user_id in (${person.id}, ${operator.id})`
+  // The address of the update above: not in the audit log.
+  expect(await standingAt('192.0.2.92', '192.0.2.92')).toEqual({ accounts: 0, operator: false })
+  // The operator registered there, which is one of its last events.
+  expect(await findStanding('198.51.100.91')).toEqual({ accounts: 0, operator: true })
+  await admin`update users set role = 'user' where id = ${operator.id}`
+  expect(await findStanding('198.51.100.91')).toEqual({ accounts: 0, operator: false })
 })
 
 test('the detection of anomalies blocks at most 4000 networks, and operators can still block others', async () => {
