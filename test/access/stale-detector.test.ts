@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, test } from 'bun:test'
 import { createStaleDetector } from '../../src/access/cache/stale-detector.ts'
+import { restrictionsId } from '../../src/access/policy/facts/mode.ts'
 import type { ProjectFact } from '../../src/access/policy/facts/project.ts'
 import type { FactQuery } from '../../src/access/policy/facts/queries.ts'
 import { type Fact, type FactKey, type FactKind, factKey, partId } from '../../src/access/policy/facts/registry.ts'
@@ -217,6 +218,20 @@ describe('the stale detector', () => {
       await check.run()
       expect([check.counts.stale, asked.length]).toEqual([0, looks])
     }
+  })
+
+  test('compares mode and blocked networks with the tier off too, because memory serves them, and nothing else', async () => {
+    const [mode, networks] = [factKey('mode', restrictionsId), factKey('blocked_networks', restrictionsId)]
+    flags.l1 = false
+    memory.set(lab, open)
+    world.set(lab, shut)
+    hold(mode, { mode: 'normal' })
+    hold(networks, { networks: [] })
+    world.set(networks, { networks: ['203.0.113.0/24'] })
+    await check.run()
+    expect(asked).toEqual([[mode, networks]])
+    expect(dropped).toEqual([networks])
+    expect(written).not.toContain('203.0.113')
   })
 
   test('accepts that an ended session was deleted without an invalidation', async () => {
