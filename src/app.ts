@@ -129,6 +129,7 @@ const createSteps = ({ services, responder, addresses, allowedMethods, loggableP
         place: undefined,
         asked: undefined,
         isRefused: false,
+        bodyMs: 0,
       }
       deadline.owner = context
       return context

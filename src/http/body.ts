@@ -130,12 +130,19 @@ const parseLarge = async (bytes: Uint8Array, refusesUnstorable: boolean, deadlin
  */
 export const readJson = <T>(
   request: Request,
-  { deadline, contentLength }: RequestContext,
+  context: RequestContext,
   limits: JsonBody,
   { accept, refuse }: JsonReader<T>,
 ): MaybePromise<T> => {
-  const { acceptsUnstorable } = limits
+  const { deadline, contentLength } = context
+  const { acceptsUnstorable, storesNothing } = limits
+  // Small bodies of frequent requests are not timed, for speed.
+  const leftMs = storesNothing ? 0 : deadline.remainingMs()
+  const noteWait = () => {
+    if (!storesNothing) context.bodyMs = leftMs - deadline.remainingMs()
+  }
   const parse = (bytes: Uint8Array | string): MaybePromise<T> => {
+    noteWait()
     if (typeof bytes !== 'string' && bytes.length > maxScanBytes) {
       return parseLarge(bytes, !acceptsUnstorable, deadline)
         .then(accept)
@@ -150,12 +157,14 @@ export const readJson = <T>(
     }
   }
   // The client broke off, unless it was refused or too slow.
-  const refuseUnread = (error: unknown) =>
-    refuse(
+  const refuseUnread = (error: unknown) => {
+    noteWait()
+    return refuse(
       error instanceof Fault || error instanceof DeadlinePassed
         ? error
         : new Fault('request.malformed', { cause: error }),
     )
+  }
   try {
     const read = readBody(request, contentLength, limits)
     return read === undefined ? accept(undefined) : deadline.settle(read, parse, refuseUnread)

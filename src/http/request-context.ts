@@ -73,6 +73,8 @@ export type RequestContext = {
   onlyNarrowing?: boolean
   /** Set once the request is refused: its response is finished. */
   isRefused?: boolean
+  /** How long the request waited for the client to send its body, where that is noted. */
+  bodyMs?: number
   /** Units of it that the request was counted with by its body. */
   paidUnits?: number | undefined
 }

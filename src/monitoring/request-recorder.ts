@@ -28,7 +28,8 @@ export type MeasuredRequest = (request: Request, context: RequestContext, status
 
 /**
  * Times every request, refused ones included: from its arrival until its response is handed to the server, without the time
- * that a stream or a download then takes.
+ * that a stream or a download then takes. The time in which a client sends its body counts for `api` alone: a slow client is
+ * no sign of slow authentication.
  */
 export const createRequestRecorder = (recorder: Recorder, clock: Pick<Clock, 'monotonic'>) => {
   let observe: MeasuredRequest | undefined
@@ -39,7 +40,8 @@ export const createRequestRecorder = (recorder: Recorder, clock: Pick<Clock, 'mo
       const failed = status >= 500
       recorder.record('api', ms, failed, nowMs)
       const timed = context.route === undefined ? undefined : timedRoutes.get(context.route)
-      if (timed !== undefined && timed.method === request.method) recorder.record(timed.metric, ms, failed, nowMs)
+      if (timed !== undefined && timed.method === request.method)
+        recorder.record(timed.metric, ms - (context.bodyMs ?? 0), failed, nowMs)
       const { principal } = context
       if (principal !== undefined) recorder.seen('userId' in principal ? principal.userId : principal.keyId, nowMs)
       if (observe !== undefined) observe(request, context, status, ms)

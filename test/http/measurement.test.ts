@@ -138,6 +138,28 @@ describe('a request', () => {
     expect(total('api').failed - before).toBe(1)
   })
 
+  test('to sign in is timed without the time in which its client sends the body, which counts for `api`', async () => {
+    const sums = () => {
+      const { total } = app.services.recorder
+      return [total('api').slice.sum, total('authentication').slice.sum] as const
+    }
+    const [api, authentication] = sums()
+    const [begin, ...rest] = JSON.stringify({ email: person.email, password: person.password })
+    const body = new ReadableStream({
+      start: async (controller) => {
+        controller.enqueue(new TextEncoder().encode(begin))
+        await Bun.sleep(1_000)
+        controller.enqueue(new TextEncoder().encode(rest.join('')))
+        controller.close()
+      },
+    })
+    const headers = { 'content-type': 'application/json' }
+    const { requests } = await during(() => send('POST', '/api/v1/auth/login', { body, headers }))
+    expect(requests.map(({ status }) => status)).toEqual([200])
+    expect(sums()[0] - api).toBeGreaterThan(990)
+    expect(sums()[1] - authentication).toBeLessThan(900)
+  })
+
   test('makes its principal one of the users of the last minute', async () => {
     const { users } = app.services.recorder
     const before = users().estimate()
