@@ -101,6 +101,8 @@ export const prepareMix = async (size: WorldSize = mixSize, signedIn = size.user
   await syncAccessRules(sql)
   const { users, tables } = createLargeWorld(size, 1, await hash(seedPassword, argon2Options))
   await writeWorld(sql, tables, () => {})
+  // No Redis holds entries of before: else the instances would not read it until those would have expired.
+  await sql`delete from access_events`
   const policy = { issuer: 'velro', audience: 'velro', ttlMs: maxAccessTokenTtlMs }
   const keys = { secret: external['SECRET'] ?? '', policy, maxTokenTtlMs: maxAccessTokenTtlMs }
   const tokens = await signIn(sql, keys, users.slice(0, signedIn))
