@@ -52,6 +52,8 @@ export type TtlMap<V> = {
   takeDue(): string[]
   /** The age of the entry, expired or not; undefined without one. `nowMs`: as of `get`. */
   ageMs(key: string, nowMs?: number): number | undefined
+  /** As `ageMs` of `group:id`; see `getIn`. */
+  ageMsIn(group: string, id: string, nowMs?: number): number | undefined
   /** Keys, most recently used first. */
   keysByRecency(): Iterable<string>
   /** Like `get`, without marking the entry as used. Returns the same object until the key is set, updated or deleted. */
@@ -206,6 +208,10 @@ export const createTtlMap = <V>(options: TtlMapOptions<V>): TtlMap<V> => {
     },
     ageMs: (key, nowMs = clock.monotonic()) => {
       const entry = entries.get(key)
+      return entry && nowMs - entry.asOfMs
+    },
+    ageMsIn: (group, id, nowMs = clock.monotonic()) => {
+      const entry = entries.getIn(group, id)
       return entry && nowMs - entry.asOfMs
     },
     keysByRecency,

@@ -408,6 +408,7 @@ test('any sequence of calls gives the results, the keys and the size of the refe
           else if (taken.call === 'getIn') {
             const [, group = '', id = ''] = /^(.):(.*)$/.exec(taken.key) ?? []
             expect(map.getIn(group, id)).toEqual(model.get(taken.key))
+            expect(map.ageMsIn(group, id)).toBe(map.ageMs(taken.key))
           } else if (taken.call === 'advance') clock.advance(taken.ms)
           else {
             for (const either of [map, model]) {

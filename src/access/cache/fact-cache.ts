@@ -123,10 +123,9 @@ export const createFactCache = ({
   /** Of the facts that `agingFromMemory` has found. */
   let oldestMs = 0
   const agingFromMemory: Source = (kind, id) => {
-    const key = factKey(kind, id)
-    const found = memory.get(key, nowMs)
-    if (found.kind !== 'miss') oldestMs = Math.max(oldestMs, memory.ageMs(key, nowMs) ?? 0)
-    return found as Lookup<never>
+    const found = fromMemory(kind, id)
+    if (found.kind !== 'miss') oldestMs = Math.max(oldestMs, memory.ageMsIn(kind, id, nowMs) ?? 0)
+    return found
   }
   const restrictionsFromMemory = (): RestrictionFacts | undefined => {
     const mode = fromMemory('mode', restrictionsId)
