@@ -1460,7 +1460,7 @@ begin
     returning id, ordinal, resource
   )
   insert into webhook_deliveries (webhook_id, event_id, ordinal, resource, due_at)
-  select w.id, e.id, e.ordinal, e.resource, case when kind like 'generation.%' then 'epoch'::timestamptz end
+  select w.id, e.id, e.ordinal, e.resource, case when kind like 'generation.%' or kind like 'alert.%' then 'epoch'::timestamptz end
     from wanted w cross join event e;
 end $function$;
 comment on function record_webhook_events(kind text, about text, ids text[], details jsonb[], of_teams uuid[], of_operators boolean) is 'Records events of one type, each about one resource, and their deliveries to the webhooks that want them. Writes nothing where none does.';
@@ -1895,6 +1895,19 @@ begin
 end $function$;
 comment on function webhook_on_access() is 'Records access.changed for the users whose effective access to a project changed, up to 100 in one event.';
 
+CREATE OR REPLACE FUNCTION public.webhook_on_alert()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO '$user', 'public'
+AS $function$
+begin
+  perform record_webhook_event(tg_argv[0], 'alert', new.id::text, jsonb_build_object(
+    'alert_id', new.id, 'metric', new.metric, 'severity', new.severity, 'value', new.value, 'target', new.target,
+    'samples', new.samples), '{}', true);
+  return null;
+end $function$;
+comment on function webhook_on_alert() is 'Records the event that is the argument of the trigger, alert.opened, alert.raised or alert.cleared, for operators.';
+
 CREATE OR REPLACE FUNCTION public.webhook_on_generation_end()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -2110,6 +2123,41 @@ CREATE TRIGGER given_statement BEFORE INSERT ON public.account_usage FOR EACH ST
 comment on table account_usage is 'What accounts hold, as far as it is not counted in an index. Maintained by triggers. No foreign key, because its lock would break the lock order.';
 comment on column account_usage.media_bytes is 'Bytes of the uploads and outputs of the account, without thumbnails.';
 comment on column account_usage.projects is 'Projects that the account owns.';
+
+create table alert_evaluator (
+  only_row boolean default true not null,
+  holder text not null,
+  lease_until timestamp with time zone not null,
+  constraint alert_evaluator_pkey PRIMARY KEY (only_row),
+  constraint alert_evaluator__only_row CHECK (only_row)
+);
+comment on table alert_evaluator is 'The instance with the lease opens and clears alerts. At most one row.';
+
+create table alerts (
+  id uuid not null,
+  metric text not null,
+  severity text not null,
+  value double precision not null,
+  target double precision not null,
+  samples bigint not null,
+  opened_at timestamp with time zone not null,
+  raised_at timestamp with time zone,
+  cleared_at timestamp with time zone,
+  constraint alerts_pkey PRIMARY KEY (id),
+  constraint alerts__cleared_after_opened CHECK ((cleared_at >= opened_at)),
+  constraint alerts__severity CHECK ((severity = ANY (ARRAY['warning'::text, 'critical'::text])))
+);
+CREATE INDEX alerts__cleared_at ON public.alerts USING btree (cleared_at);
+CREATE UNIQUE INDEX alerts__open ON public.alerts USING btree (metric) WHERE (cleared_at IS NULL);
+CREATE TRIGGER webhooks_by_clearing AFTER UPDATE OF cleared_at ON public.alerts FOR EACH ROW WHEN (((old.cleared_at IS NULL) AND (new.cleared_at IS NOT NULL))) EXECUTE FUNCTION webhook_on_alert('alert.cleared');
+CREATE TRIGGER webhooks_by_insert AFTER INSERT ON public.alerts FOR EACH ROW EXECUTE FUNCTION webhook_on_alert('alert.opened');
+CREATE TRIGGER webhooks_by_severity AFTER UPDATE OF severity ON public.alerts FOR EACH ROW WHEN ((old.severity IS DISTINCT FROM new.severity)) EXECUTE FUNCTION webhook_on_alert('alert.raised');
+comment on table alerts is 'Metrics that were far above their targets, of all instances together. Names no person.';
+comment on column alerts.metric is 'An open alert is the only one of its metric.';
+comment on column alerts.severity is 'The highest since it opened.';
+comment on column alerts.value is 'The highest value since it opened: milliseconds of the P95, or a share of misses or errors.';
+comment on column alerts.samples is 'In the window in which it opened, or in which its severity rose.';
+comment on column alerts.cleared_at is 'Null: it is open.';
 
 create table audit_checkpoints (
   month timestamp with time zone not null,

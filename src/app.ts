@@ -43,6 +43,7 @@ import { createAnonymousCount } from './limits/anonymous.ts'
 import { limitRoutes } from './limits/routes.ts'
 import { mediaRoutes } from './media/routes.ts'
 import { modelRoutes } from './models/routes.ts'
+import { alertRoutes } from './monitoring/alerts/routes.ts'
 import { monitoringRoutes } from './monitoring/routes.ts'
 import { projectRoutes } from './projects/routes.ts'
 import { serviceKeyRoutes } from './service-keys/routes.ts'
@@ -300,6 +301,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(incidentRoutes({ ...services, addressOf: addresses.of }))
     .use(auditRoutes({ ...services, responder }))
     .use(restrictionRoutes({ ...services, addressOf: addresses.of }))
+    .use(alertRoutes(services))
     .use(monitoringRoutes({ ...services, responder }))
     .use(teamRoutes({ ...services, addressOf: addresses.of }))
     .use(operatorWebhookRoutes({ ...services, addressOf: addresses.of }))

@@ -43,7 +43,7 @@ begin
     returning id, ordinal, resource
   )
   insert into webhook_deliveries (webhook_id, event_id, ordinal, resource, due_at)
-  select w.id, e.id, e.ordinal, e.resource, case when kind like 'generation.%' then 'epoch'::timestamptz end
+  select w.id, e.id, e.ordinal, e.resource, case when kind like 'generation.%' or kind like 'alert.%' then 'epoch'::timestamptz end
     from wanted w cross join event e;
 end $$;
 comment on function record_webhook_events(text, text, text[], jsonb[], uuid[], boolean) is
@@ -179,3 +179,13 @@ begin
 end $$;
 comment on function webhook_on_generation_end() is
   'Records generation.completed or generation.failed for a generation that ended so.';
+
+create or replace function webhook_on_alert() returns trigger language plpgsql set search_path from current as $$
+begin
+  perform record_webhook_event(tg_argv[0], 'alert', new.id::text, jsonb_build_object(
+    'alert_id', new.id, 'metric', new.metric, 'severity', new.severity, 'value', new.value, 'target', new.target,
+    'samples', new.samples), '{}', true);
+  return null;
+end $$;
+comment on function webhook_on_alert() is
+  'Records the event that is the argument of the trigger, alert.opened, alert.raised or alert.cleared, for operators.';

@@ -10,6 +10,9 @@ export const eventTypes = [
   'access.changed',
   'generation.completed',
   'generation.failed',
+  'alert.opened',
+  'alert.raised',
+  'alert.cleared',
 ] as const
 export type EventType = (typeof eventTypes)[number]
 
@@ -121,7 +124,7 @@ export const delivery = closed({
     t.Object(
       {},
       {
-        additionalProperties: t.Union([t.String(), t.Array(t.String()), t.Null()]),
+        additionalProperties: t.Union([t.String(), t.Number(), t.Array(t.String()), t.Null()]),
         description: 'As in the body of the request',
       },
     ),

@@ -31,6 +31,8 @@ export type TestAppOptions = Omit<Overrides, 'onStatement'> & {
   onStatement?: (text: string) => void
   config?: Partial<Config>
   connection?: TestConnection
+  /** Whether metrics far above their targets open alerts. Default false: a loaded machine opens none in other tests. */
+  alerts?: boolean
   /** Whether a sign-in prefetches facts. Default false: a fact stays cold until a test asks for it. */
   warmUp?: boolean
 }
@@ -41,6 +43,7 @@ export const startApp = async ({
   connection: given,
   onStatement,
   warmUp = false,
+  alerts = false,
   ...overrides
 }: TestAppOptions = {}): Promise<TestApp> => {
   const own = given === undefined ? await createDatabase() : undefined
@@ -81,6 +84,7 @@ export const startApp = async ({
       },
     )
     if (!warmUp) services.warmUp.stop()
+    if (!alerts) await services.alerts.close()
     const listener = createListener()
     const app = createApp(services, listener.addressOf)
     server = listener.listen(app.serve, { hostname: services.config.host, port: 0 })

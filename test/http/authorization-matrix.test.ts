@@ -403,6 +403,7 @@ const table: Record<string, readonly Entry[]> = {
     { needs: 'operator', call: ({ incident }) => ({ path: { incident_id: incident }, body: { note: 'seen' } }) },
   ],
   'GET /api/v1/performance/metrics': [{ needs: 'operator', allowsServices: true }],
+  'GET /api/v1/performance/alerts': [{ needs: 'operator', allowsServices: true }],
   'GET /api/v1/performance/health': [{ needs: 'operator', allowsServices: true }],
   'GET /api/v1/performance/report': [{ needs: 'operator', allowsServices: true }],
   'GET /api/v1/performance/prd-compliance': [{ needs: 'operator', allowsServices: true }],

@@ -17,6 +17,7 @@ import type { Admissions } from '../../kit/admitted-deadline.ts'
 import { createDeadlines } from '../../kit/deadline.ts'
 import { createUsageRecount, usagePollMs } from '../../limits/usage-recount.ts'
 import { createUsageStore } from '../../limits/usage-store.ts'
+import { alertMs } from '../../monitoring/alerts/service.ts'
 import { publishMs } from '../../monitoring/exchange.ts'
 import type { Log } from '../../platform/log.ts'
 import { createResealing, resealMs } from '../../secrets/resealing.ts'
@@ -102,6 +103,7 @@ export const startBackgroundTasks = (
     breakerService,
     flagStore,
     monitoring,
+    alerts,
     measure,
     chainer,
     maintainAudit,
@@ -129,6 +131,8 @@ export const startBackgroundTasks = (
     readPolicies,
     { name: 'measure the queue for notifications', intervalMs: queueMeasureMs, run: notificationQueue.measure },
     { name: 'measure this instance', intervalMs: publishMs, run: measure },
+    { name: 'evaluate alerts', intervalMs: alertMs, run: alerts.evaluate },
+    { name: 'purge cleared alerts', intervalMs: purgeMs, run: alerts.purge },
     { name: 'measure queues of work', intervalMs: queueMeasureMs, run: monitoring.measureQueues },
     { name: 'refresh signing keys', intervalMs: keyRefreshMs, run: keys.refresh },
     ...(isSystemClock

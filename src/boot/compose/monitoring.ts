@@ -1,6 +1,8 @@
 import { Buffer } from 'node:buffer'
 import type { Mode } from '../../access/policy/modes.ts'
 import { createAccessLog } from '../../monitoring/access-log.ts'
+import { createAlerts } from '../../monitoring/alerts/service.ts'
+import { createAlertStore } from '../../monitoring/alerts/store.ts'
 import { createCollector } from '../../monitoring/collector.ts'
 import { createComponents } from '../../monitoring/components.ts'
 import { createFiguresExchange } from '../../monitoring/exchange.ts'
@@ -118,6 +120,14 @@ export const composeMonitoring = (
     store: createMonitoringStore(database.batch),
     readers: infrastructure.readers,
   })
+  const alerts = createAlerts({
+    store: createAlertStore(database.admin, database.batch),
+    read: figuresExchange.read,
+    instance: caches.bus.instance,
+    clock,
+    log,
+  })
+  stack.defer(alerts.close)
   const figureStreams = createFigureStreams({ collect: monitoring.streamEvents, clock: realClock, log })
   stack.defer(() =>
     figuresExchange.leave().catch((error) => log.debug({ error }, 'the other instances miss the figures of this one')),
@@ -126,6 +136,7 @@ export const composeMonitoring = (
   return {
     figuresExchange,
     monitoring,
+    alerts,
     figureStreams,
     /** Each second. */
     measure: async (): Promise<void> => {

@@ -457,6 +457,7 @@ const routesWithInput = [
   'PATCH /api/v1/service-keys/{service_key_id}',
   'DELETE /api/v1/service-keys/{service_key_id}',
   'GET /api/v1/auth/audit',
+  'GET /api/v1/performance/alerts',
   'GET /api/v1/performance/prd-compliance',
   'GET /api/v1/security/audit',
   'GET /api/v1/security/audit/verify',

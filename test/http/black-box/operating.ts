@@ -116,7 +116,7 @@ export const operating: Group = (world) =>
       if (operator === undefined) return
       const { token } = operator
       const base = '/api/v1/performance'
-      for (const path of ['/report', '/health', '/prd-compliance?window=5m', '/stream'])
+      for (const path of ['/report', '/health', '/prd-compliance?window=5m', '/alerts', '/stream'])
         expect([path, refusal(await world().get(base + path, { token: person.token }))]).toEqual([
           path,
           '403 access.admins_only',
@@ -128,6 +128,8 @@ export const operating: Group = (world) =>
       expect(report.instances.included).toContain(report.instances.answered_by)
       const { body: health } = await world().get(`${base}/health`, { token })
       expect(health.components.find(({ name }: { name: string }) => name === 'postgres').state).toBe('up')
+      const { status, body: alerts } = await world().get(`${base}/alerts?status=open&limit=1`, { token })
+      expect([status, Array.isArray(alerts.items)]).toEqual([200, true])
       const { body: compliance } = await world().get(`${base}/prd-compliance?window=5m`, { token })
       expect([compliance.window, compliance.times.length]).toEqual(['5m', report.metrics.length])
     })
