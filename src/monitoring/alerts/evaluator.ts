@@ -75,7 +75,7 @@ const severityOf = ({ value, target }: AlertFigure): AlertSeverity | undefined =
  *
  * Guarantee: an alert opens with the first window above a threshold, and clears only after all windows of 10 s in a row were below
  * 1.3 times the target. Its severity rises while it is open, and never falls. A window with fewer than 20 samples opens nothing, and
- * counts as calm: an alert does not stay open because nobody asks any more.
+ * counts as calm, so that an alert does not stay open once requests cease.
  */
 export const evaluate = (
   state: AlertState,
