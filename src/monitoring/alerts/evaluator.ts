@@ -17,7 +17,7 @@ export type AlertMetric = TargetMetric | ShareMetric
 export const alertSeverities = ['warning', 'critical'] as const
 export type AlertSeverity = (typeof alertSeverities)[number]
 
-/** Multiples of the target. An alert clears below the last one, so that a value at the threshold does not open and clear it in turn. */
+/** Multiples of the target. An alert clears below the last one, so that a value at the threshold does not open and clear it. */
 export const thresholds = { warning: 1.5, critical: 2, clear: 1.3 } as const
 /** Besides the window of 10 s: so an alert clears 20 s after the last slow request. */
 export const clearAfterMs = 10_000
@@ -73,9 +73,9 @@ const severityOf = ({ value, target }: AlertFigure): AlertSeverity | undefined =
 /**
  * The next state of one metric, and what changed.
  *
- * Guarantee: an alert opens with the first window above a threshold, and clears only after all windows of 10 s in a row were below
- * 1.3 times the target. Its severity rises while it is open, and never falls. A window with fewer than 20 samples opens nothing, and
- * counts as calm, so that an alert does not stay open once requests cease.
+ * Guarantee: an alert opens with the first window above a threshold, and clears only after all windows of 10 s in a row
+ * were below 1.3 times the target. Its severity rises while it is open, and never falls. A window with fewer than 20
+ * samples opens nothing, and counts as calm, so that an alert does not stay open once requests cease.
  */
 export const evaluate = (
   state: AlertState,

@@ -42,9 +42,10 @@ type Dependencies = {
 /**
  * Opens an alert while a metric of all instances together is far above its target; see `evaluate`.
  *
- * Guarantee: one instance evaluates at a time, once a second, and at most one alert of a metric is open. When it is gone, another one
- * goes on within 11 s: it knows the open alerts, and counts anew how long they have been calm. Webhooks of operators get each change,
- * because triggers record it in the same transaction. The rate of hits is not evaluated in the first minute of an instance.
+ * Guarantee: one instance evaluates at a time, once a second, and at most one alert of a metric is open. When it is gone,
+ * another one goes on within 11 s: it knows the open alerts, and counts anew how long they have been calm. Webhooks of
+ * operators get each change, because triggers record it in the same transaction. The rate of hits is not evaluated in the
+ * first minute of an instance.
  *
  * Degrades: while Postgres is away no alert opens or clears.
  */
