@@ -145,6 +145,7 @@ export const routeClasses: Readonly<Record<string, RouteClass>> = {
   'GET /api/v1/security/flags': 'operate',
   'PUT /api/v1/security/flags': 'operate',
   'GET /api/v1/performance/metrics': 'operate',
+  'GET /api/v1/performance/alerts': 'operate',
   'GET /api/v1/performance/health': 'operate',
   'GET /api/v1/performance/report': 'operate',
   'GET /api/v1/performance/prd-compliance': 'operate',
