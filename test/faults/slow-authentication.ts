@@ -7,8 +7,8 @@
  */
 import { parseArgs } from 'node:util'
 import { connectOnce } from '../../src/platform/postgres.ts'
-import { api, register, startServer } from '../harness.ts'
 import type { Runtime } from '../harness/server.ts'
+import { api, register, startServer } from '../harness.ts'
 
 const { values } = parseArgs({ options: { runtime: { type: 'string' } } })
 const runtimes = (values.runtime === undefined ? ['bun', 'deno'] : [values.runtime]) as Runtime[]
@@ -60,7 +60,9 @@ const measure = async (runtime: Runtime) => {
     const delay = (seconds: number) => sql`update test_delay set seconds = ${seconds}`
 
     await Bun.sleep(12_000)
-    await waitFor('no alert before', async () => (await alertsOf()).every((each: { status: string }) => each.status === 'cleared'))
+    await waitFor('no alert before', async () =>
+      (await alertsOf()).every((each: { status: string }) => each.status === 'cleared'),
+    )
     const before = (await alertsOf()).length
     console.log(`${runtime}: before: grade ${await gradeOf()}, alerts ${before}`)
     await delay(1.5)
@@ -75,7 +77,9 @@ const measure = async (runtime: Runtime) => {
     await delay(0)
     const cleared = await waitFor('a cleared alert', async () => (await alertsOf())[0]?.status === 'cleared')
     const [{ severity, value }] = await alertsOf()
-    console.log(`${runtime}: opened after ${opened} s, grade ${slow}, ${severity} at ${Math.round(value)} ms; cleared after ${cleared} s`)
+    console.log(
+      `${runtime}: opened after ${opened} s, grade ${slow}, ${severity} at ${Math.round(value)} ms; cleared after ${cleared} s`,
+    )
     isOver = true
     await Promise.all(refreshing)
   } finally {
