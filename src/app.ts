@@ -44,6 +44,7 @@ import { limitRoutes } from './limits/routes.ts'
 import { mediaRoutes } from './media/routes.ts'
 import { modelRoutes } from './models/routes.ts'
 import { alertRoutes } from './monitoring/alerts/routes.ts'
+import { prometheusRoutes } from './monitoring/prometheus/routes.ts'
 import { monitoringRoutes } from './monitoring/routes.ts'
 import { projectRoutes } from './projects/routes.ts'
 import { serviceKeyRoutes } from './service-keys/routes.ts'
@@ -303,6 +304,7 @@ export const createApp = (services: Services, peerOf: (request: Request) => stri
     .use(restrictionRoutes({ ...services, addressOf: addresses.of }))
     .use(alertRoutes(services))
     .use(monitoringRoutes({ ...services, responder }))
+    .use(prometheusRoutes({ ...services, responder }))
     .use(teamRoutes({ ...services, addressOf: addresses.of }))
     .use(operatorWebhookRoutes({ ...services, addressOf: addresses.of }))
     .use(teamWebhookRoutes({ ...services, addressOf: addresses.of }))

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { Config } from '../config.ts'
 import { delay } from '../kit/async.ts'
 import { type Child, type Exit, spawnChild } from '../platform/child-process.ts'
@@ -44,8 +45,10 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
   let { port } = config
   let served = 0
 
-  const spawn = (): Child => {
-    const child = spawnChild({ ...connectionEnvironment(connection), SECRET: secret, PORT: String(port) })
+  const supervisor = randomUUID()
+  const spawn = (number: number): Child => {
+    const environment = { ...connectionEnvironment(connection), SECRET: secret, PORT: String(port) }
+    const child = spawnChild(environment, { supervisor, number })
     living.add(child)
     child.exited.then((ending) => {
       living.delete(child)
@@ -54,7 +57,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
     return child
   }
   /** Runs one process after the other. */
-  const keepRunning = async (): Promise<void> => {
+  const keepRunning = async (number: number): Promise<void> => {
     let hasServed = false
     const onReady = (given: number) => {
       if (hasServed) return
@@ -66,7 +69,7 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
     }
     for (let earlyExits = 0; !stopping; ) {
       const startedMs = performance.now()
-      const child = spawn()
+      const child = spawn(number)
       child.ready.then(onReady)
       const ending = await child.exited
       if (stopping) return
@@ -81,9 +84,9 @@ export const startInstances = async (config: Config, { connection, secret }: Bac
     }
   }
 
-  keepRunning()
+  keepRunning(0)
   const servedOn = await first.promise
-  for (let count = 1; count < config.processes; count += 1) keepRunning()
+  for (let count = 1; count < config.processes; count += 1) keepRunning(count)
 
   const kill = () => {
     for (const child of living) child.kill()

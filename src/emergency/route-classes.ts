@@ -146,6 +146,7 @@ export const routeClasses: Readonly<Record<string, RouteClass>> = {
   'PUT /api/v1/security/flags': 'operate',
   'GET /api/v1/performance/metrics': 'operate',
   'GET /api/v1/performance/alerts': 'operate',
+  'GET /metrics': 'operate',
   'GET /api/v1/performance/health': 'operate',
   'GET /api/v1/performance/report': 'operate',
   'GET /api/v1/performance/prd-compliance': 'operate',

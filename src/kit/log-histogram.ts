@@ -113,6 +113,16 @@ const boundOf = (bucket: number): number => lowest * 2 ** (bucket / perOctave)
 /** Between the bounds of a bucket, as far from the lower one as from the upper one in relation to them. */
 const middleOf = (bucket: number): number => (bucket === 0 ? lowest : (boundOf(bucket) * 2) / (1 + ratio))
 
+/** How many values are at most each of the rising bounds. A value within 0.55 % of a bound may be counted on its other side. */
+export const countsUpTo = ({ buckets, counts }: HistogramSlice, bounds: readonly number[]): number[] => {
+  let at = 0
+  let sum = 0
+  return bounds.map((bound) => {
+    for (; at < buckets.length && middleOf(buckets[at] as number) <= bound; at += 1) sum += counts[at] as number
+    return sum
+  })
+}
+
 /** Bytes of `sum` and `max`, in front of the buckets. */
 const headBytes = 16
 

@@ -3,11 +3,12 @@ import type { Caches } from '../access/caches.ts'
 import type { Admissions } from '../kit/admitted-deadline.ts'
 import type { Clock } from '../kit/clock.ts'
 import { RollingCounts } from '../kit/rolling-counts.ts'
+import type { ProcessOfSupervisor } from '../platform/child-process.ts'
 import type { Database } from '../platform/postgres.ts'
 import type { Redis } from '../platform/redis.ts'
 import type { WorkerPool } from '../platform/worker-pool.ts'
 import { type CountName, type InstanceFigures, recordOf, type WorkerName, workerNames } from './figures.ts'
-import { type Recorder, windowLengths, windowNames } from './recorder.ts'
+import { type Recorder, timedMetrics, windowLengths, windowNames } from './recorder.ts'
 
 type Threads = Pick<WorkerPool<unknown, unknown>, 'size' | 'busy' | 'queued'>
 
@@ -21,12 +22,15 @@ type Dependencies = {
   readonly workers: Readonly<Record<WorkerName, Threads>>
   /** Jobs that this instance makes now. */
   readonly runningJobs: () => number
+  /** Undefined: this process has no supervisor. */
+  readonly process: ProcessOfSupervisor | undefined
   readonly clock: Clock
 }
 
 /** Collects what this instance has measured. Reads memory alone. Call `tick` each second: rates need the counters of then. */
 export const createCollector = (dependencies: Dependencies) => {
-  const { recorder, caches, decisionCounters, redis, admissions, database, workers, runningJobs, clock } = dependencies
+  const { recorder, caches, decisionCounters, redis, admissions, database, workers, runningJobs, process, clock } =
+    dependencies
   const { memory, redisCache, staleDetector, bus } = caches
 
   const readCounts = (): Record<CountName, number> => {
@@ -63,6 +67,8 @@ export const createCollector = (dependencies: Dependencies) => {
     collect: (): InstanceFigures => ({
       instance: bus.instance,
       takenAtMs: clock.now(),
+      process: process ?? { supervisor: bus.instance, number: 0 },
+      totals: { times: recordOf(timedMetrics, (metric) => recorder.total(metric)), counts: readCounts() },
       windows: recordOf(windowNames, (name) => ({
         times: recorder.window(name),
         counts: counts.read(name, clock.monotonic()),

@@ -2,12 +2,13 @@ import { Buffer } from 'node:buffer'
 import { DistinctSketch } from '../kit/distinct-sketch.ts'
 import { decodeSlice, encodeSlice } from '../kit/log-histogram.ts'
 import type { WindowReading } from '../kit/rolling-windows.ts'
+import type { ProcessOfSupervisor } from '../platform/child-process.ts'
 import { poolNames } from '../platform/postgres.ts'
-import { countNames, type InstanceFigures, recordOf, workerNames } from './figures.ts'
+import { countNames, type InstanceFigures, recordOf, type WindowFigures, workerNames } from './figures.ts'
 import { timedMetrics, windowNames } from './recorder.ts'
 
 /** Raise it when the encoding changes: figures of another version are missing here, not misread. */
-const version = 1
+const version = 2
 
 /** The text encodes no figures. */
 class Unreadable extends Error {
@@ -19,15 +20,18 @@ const toReading = ({ slice, failed }: WindowReading): [string, number] => [
   failed,
 ]
 
+const toWindow = ({ times, counts }: WindowFigures) => ({
+  times: recordOf(timedMetrics, (metric) => toReading(times[metric])),
+  counts,
+})
+
 export const encodeFigures = (figures: InstanceFigures): string => {
-  const { windows, poolWaits, users, ...rest } = figures
+  const { windows, totals, poolWaits, users, ...rest } = figures
   return JSON.stringify({
     version,
     ...rest,
-    windows: recordOf(windowNames, (name) => ({
-      times: recordOf(timedMetrics, (metric) => toReading(windows[name].times[metric])),
-      counts: windows[name].counts,
-    })),
+    windows: recordOf(windowNames, (name) => toWindow(windows[name])),
+    totals: toWindow(totals),
     poolWaits: recordOf(poolNames, (pool) => toReading(poolWaits[pool])),
     users: Buffer.from(users.encode()).toString('base64'),
   })
@@ -62,6 +66,16 @@ const readingOf = (value: unknown): WindowReading => {
 const countsOf = <N extends string>(names: readonly N[], value: unknown): Record<N, number> =>
   recordOf(names, (name) => countOf(memberOf(value, name)))
 
+const windowOf = (value: unknown): WindowFigures => ({
+  times: recordOf(timedMetrics, (metric) => readingOf(memberOf(memberOf(value, 'times'), metric))),
+  counts: countsOf(countNames, memberOf(value, 'counts')),
+})
+
+const processOf = (value: unknown): ProcessOfSupervisor => ({
+  supervisor: textOf(memberOf(value, 'supervisor')),
+  number: countOf(memberOf(value, 'number')),
+})
+
 const read = (text: string): InstanceFigures => {
   const given: unknown = JSON.parse(text)
   if (memberOf(given, 'version') !== version) throw new Unreadable()
@@ -69,13 +83,9 @@ const read = (text: string): InstanceFigures => {
   return {
     instance: textOf(memberOf(given, 'instance')),
     takenAtMs: countOf(memberOf(given, 'takenAtMs')),
-    windows: recordOf(windowNames, (name) => {
-      const times = memberOf(partOf('windows', name), 'times')
-      return {
-        times: recordOf(timedMetrics, (metric) => readingOf(memberOf(times, metric))),
-        counts: countsOf(countNames, memberOf(partOf('windows', name), 'counts')),
-      }
-    }),
+    process: processOf(memberOf(given, 'process')),
+    windows: recordOf(windowNames, (name) => windowOf(partOf('windows', name))),
+    totals: windowOf(memberOf(given, 'totals')),
     users: requireKnown(DistinctSketch.decode(Buffer.from(textOf(memberOf(given, 'users')), 'base64'))),
     pools: recordOf(poolNames, (pool) =>
       countsOf(['max', 'idle', 'busy', 'connecting', 'waiting'], partOf('pools', pool)),

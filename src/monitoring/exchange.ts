@@ -24,6 +24,8 @@ const postgresMs = 500
 export type Aggregate = Figures & {
   readonly takenAtMs: number
   readonly answeredBy: string
+  /** The figures of each instance that are in it. */
+  readonly parts: readonly InstanceFigures[]
   /** The instances whose figures are in it. */
   readonly included: readonly string[]
   /** Those that were members within the last minute, have not ended in good order, and whose figures could not be read. */
@@ -150,6 +152,7 @@ export const createFiguresExchange = ({
       ...mergeFigures([own, ...others]),
       takenAtMs: own.takenAtMs,
       answeredBy: instance,
+      parts: [own, ...others],
       included,
       missing: wanted.filter((other) => knownAtMs.has(other) && !included.includes(other)),
       membersKnown: bus.noLeaseReason() === undefined,

@@ -1,6 +1,7 @@
 import { DistinctSketch } from '../kit/distinct-sketch.ts'
 import { type HistogramSlice, LogHistogram } from '../kit/log-histogram.ts'
 import type { WindowReading } from '../kit/rolling-windows.ts'
+import type { ProcessOfSupervisor } from '../platform/child-process.ts'
 import { type PoolName, type PoolUse, poolNames } from '../platform/postgres.ts'
 import { type TimedMetric, timedMetrics, type WindowName, windowNames } from './recorder.ts'
 
@@ -54,7 +55,13 @@ export type Figures = {
 }
 
 /** The figures of one instance. `takenAtMs` by the clock that all share. */
-export type InstanceFigures = Figures & { readonly instance: string; readonly takenAtMs: number }
+export type InstanceFigures = Figures & {
+  readonly instance: string
+  readonly takenAtMs: number
+  readonly process: ProcessOfSupervisor
+  /** Since the start of the process. */
+  readonly totals: WindowFigures
+}
 
 /** A record with the value of each name. */
 export const recordOf = <N extends string, V>(names: readonly N[], make: (name: N) => V): Record<N, V> =>

@@ -3,6 +3,7 @@ import type { Aggregate, FiguresExchange } from './exchange.ts'
 import type { HealthView } from './health.ts'
 import type { ReportWindow } from './judgement.ts'
 import type { Metrics, OwnMetrics } from './model.ts'
+import { toExposition } from './prometheus/exposition.ts'
 import type { ComplianceReport, Health, Recommendation, Report } from './report-model.ts'
 import { toCompliance, toFleet, toReport } from './reports.ts'
 import { type MonitoringStore, type Queue, queues } from './store.ts'
@@ -46,6 +47,8 @@ export const createMonitoring = ({
     health: currentHealth,
     compliance: async (window: ReportWindow): Promise<ComplianceReport> => toCompliance(await exchange.read(), window),
     metrics: async (): Promise<Metrics> => ({ ...toFleet(await exchange.read()), ...ownMetrics() }),
+    /** For Prometheus. */
+    exposition: async (): Promise<string> => toExposition(await exchange.read()),
     /** The events of a stream. */
     streamEvents: async (): Promise<readonly StreamEvent[]> => [
       ['report', await report()],

@@ -24,6 +24,15 @@ export type Supervisor = {
 
 const supervisedVariable = 'VELRO_SUPERVISED'
 
+/** Which process of which supervisor this is. A process that takes the place of another has its number. */
+export type ProcessOfSupervisor = { readonly supervisor: string; readonly number: number }
+
+/** Undefined in a process that was not started by `spawnChild`. */
+export const findOwnProcess = (env: Readonly<Record<string, string | undefined>>): ProcessOfSupervisor | undefined => {
+  const [, supervisor, number] = /^([\w-]+):(\d{1,3})$/.exec(env[supervisedVariable] ?? '') ?? []
+  return supervisor === undefined ? undefined : { supervisor, number: Number(number) }
+}
+
 const isReadyMessage = (message: unknown): message is { port: number } =>
   typeof message === 'object' && message !== null && typeof (message as { port?: unknown }).port === 'number'
 
@@ -36,9 +45,12 @@ const runtimeArguments = (): string[] =>
  * Starts this program again with the same standard output and error, and with `environment` merged over ours. The two share
  * an IPC channel. Its end is the only message to the child, so a child also shuts down when this process is killed.
  */
-export const spawnChild = (environment: Readonly<Record<string, string>>): Child => {
+export const spawnChild = (
+  environment: Readonly<Record<string, string>>,
+  { supervisor, number }: ProcessOfSupervisor,
+): Child => {
   const child = spawn(process.execPath, [...runtimeArguments(), ...process.argv.slice(1)], {
-    env: { ...process.env, ...environment, [supervisedVariable]: '1' },
+    env: { ...process.env, ...environment, [supervisedVariable]: `${supervisor}:${number}` },
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   })
   return {

@@ -404,6 +404,7 @@ const table: Record<string, readonly Entry[]> = {
   ],
   'GET /api/v1/performance/metrics': [{ needs: 'operator', allowsServices: true }],
   'GET /api/v1/performance/alerts': [{ needs: 'operator', allowsServices: true }],
+  'GET /metrics': [{ needs: 'operator', allowsServices: true }],
   'GET /api/v1/performance/health': [{ needs: 'operator', allowsServices: true }],
   'GET /api/v1/performance/report': [{ needs: 'operator', allowsServices: true }],
   'GET /api/v1/performance/prd-compliance': [{ needs: 'operator', allowsServices: true }],

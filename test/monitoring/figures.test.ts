@@ -27,6 +27,11 @@ const figuresOf = (instance: string, clock: Clock): { figures: InstanceFigures; 
   const figures = {
     instance,
     takenAtMs: clock.now(),
+    process: { supervisor: 'a supervisor', number: at },
+    totals: {
+      times: recordOf(timedMetrics, (metric) => recorder.total(metric)),
+      counts: recordOf(countNames, (count) => countNames.indexOf(count) + at),
+    },
     windows: recordOf(windowNames, (name) => ({
       times: recorder.window(name),
       counts: recordOf(countNames, (count) => countNames.indexOf(count) + at),
@@ -92,7 +97,9 @@ describe('the figures of three instances', () => {
       null,
       [],
       'x',
-      { ...given, version: 2 },
+      { ...given, version: given.version + 1 },
+      { ...given, process: undefined },
+      { ...given, totals: { ...given.totals, times: {} } },
       { ...given, takenAtMs: '1' },
       { ...given, jobs: -1 },
       { ...given, users: 'AA==' },

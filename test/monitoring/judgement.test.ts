@@ -39,6 +39,7 @@ const aggregateOf = (
   workers: { hashing: { size: 1, busy: 0, waiting: 0 }, rendering: { size: 1, busy: 0, waiting: 0 } },
   jobs: 0,
   takenAtMs: 0,
+  parts: [],
   answeredBy: 'one',
   included: ['one'],
   missing: [],

@@ -45,6 +45,7 @@ export const findPgbouncer = (which: 'older' | 'newer'): string | undefined =>
 export const findRedis = (): string | undefined => find('redis-server')
 export const findValkey = (): string | undefined => find('valkey-server')
 export const findNginx = (): string | undefined => find('nginx')
+export const findPromtool = (): string | undefined => find('promtool')
 export const findHaproxy = (): string | undefined => find('haproxy')
 
 /** The folder with the programs of this major version of Postgres. */

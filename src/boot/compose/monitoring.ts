@@ -1,4 +1,5 @@
 import { Buffer } from 'node:buffer'
+import process from 'node:process'
 import type { Mode } from '../../access/policy/modes.ts'
 import { createAccessLog } from '../../monitoring/access-log.ts'
 import { createAlerts } from '../../monitoring/alerts/service.ts'
@@ -12,6 +13,7 @@ import { createInstanceMetrics } from '../../monitoring/instance-metrics.ts'
 import { createMonitoring } from '../../monitoring/service.ts'
 import { createMonitoringStore } from '../../monitoring/store.ts'
 import { createFigureStreams } from '../../monitoring/streams.ts'
+import { findOwnProcess } from '../../platform/child-process.ts'
 import type { SiemSender } from '../../siem/sender.ts'
 import type { AccessParts } from './access.ts'
 import type { composeAudit } from './audit.ts'
@@ -40,6 +42,7 @@ const composeFigures = (
     database,
     workers: { hashing: passwords.threads, rendering: images.threads },
     runningJobs: () => runner.running,
+    process: findOwnProcess(process.env),
     clock,
   })
   const figuresExchange = createFiguresExchange({
