@@ -39,7 +39,11 @@ const until = async <T>(find: () => Promise<T | undefined>): Promise<T> => {
 }
 
 beforeAll(async () => {
-  server = await startServer({ runtime: 'bun', env: { WEB_CONCURRENCY: '2', DB_CONNECTIONS: '10' } })
+  server = await startServer({
+    runtime: 'bun',
+    readyWithinMs: 80_000,
+    env: { WEB_CONCURRENCY: '2', DB_CONNECTIONS: '10' },
+  })
   client = api(server.baseUrl)
   operator = await register(client)
   person = await register(client)
@@ -47,7 +51,7 @@ beforeAll(async () => {
   await sql`update users set role = 'admin' where id = ${operator.id}`
   await sql.end()
   await until(async () => ((await scrape(operator.token)).status === 200 ? true : undefined))
-}, 60_000)
+}, 120_000)
 afterAll(async () => {
   await server?.stop()
 })

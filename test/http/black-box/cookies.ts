@@ -146,7 +146,7 @@ export const cookies: Group = (world) =>
         const { method, template, operation } = route
         if (operation.security.length === 0) continue
         const isBearerOnly =
-          template.startsWith('/access/') || /\/(?:performance\/[a-z-]+|security\/breakers)$/.test(template)
+          template.startsWith('/access/') || /\/(?:performance\/[a-z-]+|security\/breakers|metrics)$/.test(template)
         if (takesCookie(route) === isBearerOnly) wrong.push(`${nameOf(route)}: documented otherwise`)
         const codes = JSON.stringify(operation.responses['403'] ?? {})
         const changes = method !== 'GET'
