@@ -95,6 +95,16 @@ export const operating: Group = (world) =>
       expect((await put(allOn, operator)).body).toEqual(allOn)
     })
 
+    test('the page for Prometheus is given to operators and to keys with the scope, in its own format', async () => {
+      for (const token of [operator.token, await keyWith('performance:read')]) {
+        const { status, headers } = await world().get('/metrics', { token })
+        expect([status, headers.get('content-type')]).toEqual([200, 'text/plain; version=0.0.4; charset=utf-8'])
+      }
+      expect((await world().get('/metrics', { token: await keyWith('authorization:check') })).body.code).toBe(
+        'service_key.scope_missing',
+      )
+    })
+
     test('the metrics report hit rate and stale facts to operators and to keys with the scope', async () => {
       if (operator === undefined) return
       const keyWith = async (scope: string) => {
