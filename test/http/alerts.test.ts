@@ -13,7 +13,7 @@ beforeAll(async () => {
 afterAll(() => world.close())
 
 /** Evaluates figures that the test records, as an instance of this name would. */
-const startEvaluator = (instance: string, recorder: ReturnType<typeof createRecorder>) => {
+const startEvaluator = (instance: string, recorder: ReturnType<typeof createRecorder>, warmUpMs = 0) => {
   const { database } = world.app.services
   const counts = recordOf(countNames, () => 0)
   const read = async () => ({
@@ -26,6 +26,7 @@ const startEvaluator = (instance: string, recorder: ReturnType<typeof createReco
     instance,
     clock: world.clock,
     log,
+    warmUpMs,
   })
 }
 
@@ -82,6 +83,19 @@ test('an open alert is taken over by another instance after the first has ended,
   }
   expect(await listed('?status=open')).toEqual([])
   await next.close()
+})
+
+test('an instance opens no alert while it warms up', async () => {
+  const recorder = createRecorder({ clock: world.clock })
+  const cold = startEvaluator('cold', recorder, 60_000)
+  const evaluateAfter = async (ms: number) => {
+    world.clock.advance(ms)
+    for (let at = 0; at < 20; at += 1) recorder.record('l3', 900, false)
+    await cold.evaluate()
+    return (await listed('?status=open')).length
+  }
+  expect([await evaluateAfter(59_000), await evaluateAfter(1_000)]).toEqual([0, 1])
+  await cold.close()
 })
 
 test('an alert of a metric that is not known is not asked for', async () => {

@@ -13,7 +13,7 @@ export const alertMs = 1_000
 /** After this time another instance evaluates in place of one that is gone. */
 const leaseMs = 10_000
 /** The caches of a new instance are empty. */
-const warmUpMs = 60_000
+const usualWarmUpMs = 60_000
 
 const calm: AlertState = { alert: undefined, calmSinceMs: undefined }
 
@@ -36,6 +36,8 @@ type Dependencies = {
   readonly read: () => Promise<Pick<Figures, 'windows'>>
   readonly instance: string
   readonly clock: Clock
+  /** For how long the instance evaluates nothing. Default 60,000. */
+  readonly warmUpMs?: number
   readonly log: Pick<Log, 'warn' | 'info'>
 }
 
@@ -44,12 +46,12 @@ type Dependencies = {
  *
  * Guarantee: one instance evaluates at a time, once a second, and at most one alert of a metric is open. When it is gone,
  * another one goes on within 11 s: it knows the open alerts, and counts anew how long they have been calm. Webhooks of
- * operators get each change, because triggers record it in the same transaction. The rate of hits is not evaluated in the
- * first minute of an instance.
+ * operators get each change, because triggers record it in the same transaction. An instance evaluates nothing in its first
+ * minute, in which it fills its caches.
  *
  * Degrades: while Postgres is away no alert opens or clears.
  */
-export const createAlerts = ({ store, read, instance, clock, log }: Dependencies) => {
+export const createAlerts = ({ store, read, instance, clock, log, warmUpMs = usualWarmUpMs }: Dependencies) => {
   const startedMs = clock.monotonic()
   let states = new Map<AlertMetric, AlertState>()
   let leaseUntilMs = Number.NEGATIVE_INFINITY
@@ -80,8 +82,7 @@ export const createAlerts = ({ store, read, instance, clock, log }: Dependencies
 
   const evaluateMetric = async (metric: AlertMetric, windows: Figures['windows']): Promise<void> => {
     const before = states.get(metric) ?? calm
-    const isCold = metric === 'hit_rate' && clock.monotonic() - startedMs < warmUpMs
-    const figure = isCold ? undefined : figureOf(windows['10s'], metric)
+    const figure = figureOf(windows['10s'], metric)
     const { state, change } = evaluate(before, figure, clock.monotonic())
     const at = new Date(clock.now())
     const { alert } = state
@@ -100,7 +101,7 @@ export const createAlerts = ({ store, read, instance, clock, log }: Dependencies
   }
 
   const evaluateAll = async (): Promise<void> => {
-    if (isClosed || !(await holdLease())) return
+    if (isClosed || clock.monotonic() - startedMs < warmUpMs || !(await holdLease())) return
     const { windows } = await read()
     for (const metric of alertMetrics) await evaluateMetric(metric, windows)
   }
