@@ -29,7 +29,7 @@ export const prometheusRoutes = ({ monitoring, guard, responder }: Dependencies)
           tags: ['plain'],
           security: ['bearer', 'service_key'],
           errors: ['access.admins_only', 'service_key.scope_missing'],
-          file: 'text/plain',
+          file: expositionType,
         },
       ),
     },

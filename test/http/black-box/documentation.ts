@@ -132,6 +132,7 @@ const ownTypes: Readonly<Record<string, string>> = {
   stream: 'text/event-stream',
   export: 'application/zip',
   '/api/v1/security/audit/export': 'application/x-ndjson',
+  '/metrics': 'text/plain; version=0.0.4; charset=utf-8',
 }
 
 /** The input is checked before the caller, so every route with a body can answer these. */
