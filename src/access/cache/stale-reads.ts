@@ -59,6 +59,7 @@ export const withStaleReads = ({
   lease,
   limitMs,
   agreementMs = 0,
+  mayAgree = () => true,
 }: {
   facts: FactCache
   watch: Pick<PostgresWatch, 'isOpen' | 'probe' | 'onOpen' | 'onClose'>
@@ -70,6 +71,8 @@ export const withStaleReads = ({
   limitMs: number
   /** For how long after the end of the lease, or of an agreement, a request waits for the instances to agree. */
   agreementMs?: number
+  /** Whether the instances can agree at all. */
+  mayAgree?: () => boolean
 }): StaleReads => {
   let unreachableAtMs = Number.NEGATIVE_INFINITY
   /** Gathers under way: once one finds Postgres unreachable, all of them fail at once. */
@@ -91,7 +94,8 @@ export const withStaleReads = ({
   }
 
   const waitForAgreement = async (): Promise<void> => {
-    const isDue = (nowMs: number) => isInTime(nowMs) && nowMs < Math.max(lease.untilMs, agreedAtMs) + agreementMs
+    const isDue = (nowMs: number) =>
+      mayAgree() && isInTime(nowMs) && nowMs < Math.max(lease.untilMs, agreedAtMs) + agreementMs
     // Counted as well, so that a clock that stands still ends the wait.
     for (let left = agreementMs / agreementPollMs; left > 0 && isDue(clock.monotonic()); left -= 1) {
       await new Promise((resolve) => setTimeout(resolve, agreementPollMs))
@@ -164,7 +168,7 @@ export const withStaleReads = ({
         } catch (error) {
           if (!(error instanceof PostgresUnreachable)) throw error
           if (mayGatherStale(clock.monotonic())) return gatherStale(queries, deadline)
-          if (agreementMs === 0 || facts.peekStale(queries) === undefined) throw error
+          if (agreementMs === 0 || !mayAgree() || facts.peekStale(queries) === undefined) throw error
           await deadline.run(agreeSoon())
           if (mayGatherStale(clock.monotonic())) return gatherStale(queries, deadline)
           // Postgres has answered meanwhile.

@@ -110,6 +110,7 @@ export const composeAccess = async (infrastructure: Infrastructure, stack: Async
     clock: leaseClock,
     lease: bus.lease,
     limitMs: config.staleReadMs,
+    mayAgree: () => outage.refusal !== 'no_redis',
     agreementMs: 1.5 * (infrastructure.cacheTiming?.lease ?? defaultLeaseTiming).leaseMs,
   })
   const access = createAccess({
