@@ -32,6 +32,8 @@ describe.each(['bun', 'deno'] satisfies Runtime[])('a server on %s', (runtime) =
     })
     const person = await register(api(server.baseUrl))
     await until(() => smtp.mails.length > 0, 'the mail came')
+    // The line follows the answer of the mail server; a shutdown in between would cut it off.
+    await until(() => server.output().includes('"mail.sent"'), 'the mail is logged as sent')
     await server.stop()
     await smtp.close()
     expect(smtp.mails).toMatchObject([{ from: 'no-reply@velro.example', to: [person.email] }])
