@@ -1,10 +1,19 @@
 import { afterAll, beforeAll, describe, expect, test } from 'bun:test'
 import { readFile } from 'node:fs/promises'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { Secret, TOTP } from 'otpauth'
 import type { Page } from 'playwright-core'
-import { connectOnce } from '../../src/platform/postgres.ts'
+import { connectOnce, type Sql } from '../../src/platform/postgres.ts'
 import { until } from '../faults/support.ts'
-import { api, type Person, register, startServer, type TestServer } from '../harness.ts'
+import {
+  api,
+  createDatabase,
+  type Person,
+  register,
+  startServer,
+  type TestDatabase,
+  type TestServer,
+} from '../harness.ts'
 import { type Browser, findChromium, startChromium } from './chromium.ts'
 
 const axe = await readFile(new URL(import.meta.resolve('axe-core/axe.min.js')), 'utf8')
@@ -27,7 +36,8 @@ const watch = (page: Page) => {
 }
 
 /** Connections to a server by another port, which can be cut. */
-const startLine = async (baseUrl: string) => {
+const startLine = async (target: string) => {
+  let baseUrl = target
   const sockets = new Set<Socket>()
   const proxy = createServer((client) => {
     const upstream = connect(Number(new URL(baseUrl).port), '127.0.0.1')
@@ -51,6 +61,9 @@ const startLine = async (baseUrl: string) => {
       sockets.clear()
     },
     mend: () => listen(port),
+    leadTo: (target: string) => {
+      baseUrl = target
+    },
   }
 }
 
@@ -76,7 +89,10 @@ const seriousFindings = async (page: Page): Promise<string[]> => {
 }
 
 describe.skipIf(chromium === null)('the dashboard', () => {
+  let database: TestDatabase
+  let sql: Sql
   let server: TestServer
+  const start = () => startServer({ runtime: 'bun', connection: database.connection })
   let browser: Browser
   let line: Awaited<ReturnType<typeof startLine>>
   let operator: Person
@@ -86,14 +102,15 @@ describe.skipIf(chromium === null)('the dashboard', () => {
   let isOver = false
 
   beforeAll(async () => {
-    server = await startServer({ runtime: 'bun', env: { LIMITS: 'off' } })
+    database = await createDatabase()
+    sql = connectOnce(database.connection)
+    server = await start()
     line = await startLine(server.baseUrl)
     browser = await startChromium(chromium ?? '', '')
-    const client = api(server.baseUrl)
+    const client = api(line.baseUrl)
     operator = await register(client)
     const asker = await register(client)
-    const sql = connectOnce(server.connection)
-    await sql`update users set role = 'admin' where id = ${operator.id}`.finally(() => sql.end())
+    await sql`update users set role = 'admin' where id = ${operator.id}`
     const { id } = (await client.post('/api/v1/projects', { name: 'Lighthouses' }, { token: asker.token })).body
     const question = { action: 'read', resource: { type: 'project', id } }
     load = (async () => {
@@ -117,6 +134,8 @@ describe.skipIf(chromium === null)('the dashboard', () => {
     await browser.close()
     await line.cut()
     await server.stop()
+    await sql.end()
+    await database.drop()
   })
   const tileOf = (name: string) => page.locator('#tiles li', { hasText: name }).locator('b')
 
@@ -140,14 +159,14 @@ describe.skipIf(chromium === null)('the dashboard', () => {
     const row = page.getByRole('row', { name: /^Authorization/ })
     await until(async () => String(await row.textContent()).includes('A'), 'authorization has a grade')
     expect(await tileOf('Stale facts').textContent()).toBe('0')
-    const before = await tileOf('Stale facts').locator('..').textContent()
+    const before = await page.locator('#tiles').textContent()
     await until(async () => (await page.locator('#tiles').textContent()) !== before, 'the figures change')
     await page.getByRole('button', { name: 'All requests' }).click()
     await page.getByRole('heading', { name: 'Latency: All requests' }).waitFor()
     expect(await page.evaluate('[localStorage.length, sessionStorage.length, document.cookie]')).toEqual([0, 0, ''])
   })
 
-  test('is usable by keyboard and screen reader, on a phone and in the dark', async () => {
+  test('has no serious finding of axe and no overflow, on a phone and in the dark', async () => {
     for (const colorScheme of ['light', 'dark'] as const) {
       await page.emulateMedia({ colorScheme })
       for (const [name, size] of Object.entries(sizes)) {
@@ -181,10 +200,72 @@ describe.skipIf(chromium === null)('the dashboard', () => {
     }
   })
 
-  test('says that the connection is lost, and goes on by itself', async () => {
+  test('says that a password in the dialog of the mode is wrong, and can be closed by keyboard', async () => {
+    const aged =
+      await sql`update sessions set authenticated_at = now() - interval '1 hour' where user_id = ${operator.id}`
+    expect(aged.count).toBeGreaterThan(0)
+    await page.getByRole('button', { name: /^Mode/ }).press('Enter')
+    const dialog = page.getByRole('dialog')
+    const confirm = async (password: string) => {
+      await dialog.getByLabel('Your password').fill(password)
+      await dialog.getByRole('button', { name: 'Set on every instance' }).click()
+    }
+    await dialog.getByRole('button', { name: 'Set on every instance' }).click()
+    await confirm('not the password')
+    await until(async () => /password/i.test(String(await page.locator('#mode-problem').textContent())), 'it is told')
+    expect(await page.locator('#dashboard').isVisible()).toBe(true)
+    await page.keyboard.press('Escape')
+    await dialog.waitFor({ state: 'hidden' })
+    await page.getByRole('button', { name: /^Mode/ }).press('Enter')
+    await dialog.getByRole('button', { name: 'Set on every instance' }).click()
+    await confirm(operator.password)
+    await dialog.waitFor({ state: 'hidden' })
+  })
+
+  test('says that the connection is lost, and goes on with the server that is started again', async () => {
     await line.cut()
     await page.getByText('Reconnecting…').waitFor()
+    await server.stop()
+    server = await start()
+    line.leadTo(server.baseUrl)
     await line.mend()
+    await page.getByText('Live, 1 instance').waitFor()
+  })
+
+  test('leaves no figure and no session to the next person after signing out', async () => {
+    await page.getByRole('button', { name: 'Sign out' }).click()
+    await page.getByRole('button', { name: 'Sign in' }).waitFor()
+    const left = async () =>
+      String(
+        await page
+          .locator('#tiles, tbody, .keys, .list, #cache, #resources, #defence, #blocks')
+          .evaluateAll((places) => places.map((place) => place.textContent).join('')),
+      )
+    expect(await left()).toBe('')
+    const live = () =>
+      sql`select from sessions where user_id = ${operator.id} and ended_at is null and user_agent like '%Chrome%'`
+    await until(async () => (await live()).length === 0, 'the session has ended')
+    // What was asked before and is answered now is not shown.
+    await page.waitForTimeout(300)
+    expect(await left()).toBe('')
+  })
+
+  test('takes the code of an authenticator app, or a recovery code', async () => {
+    const client = api(server.baseUrl)
+    const { email, password } = operator
+    const { body } = await client.post('/api/v1/auth/login', { email, password })
+    const as = { token: body.access_token }
+    const { secret } = (await client.post('/api/v1/auth/totp', undefined, as)).body
+    const code = () => TOTP.generate({ secret: Secret.fromBase32(secret) })
+    const { recovery_codes } = (await client.post('/api/v1/auth/totp/confirm', { code: code() }, as)).body
+    const [recoveryCode] = recovery_codes as string[]
+    await signIn(page, operator)
+    const field = page.locator('#code-field input')
+    await field.fill('000000')
+    await page.getByRole('button', { name: 'Sign in' }).click()
+    await until(async () => /code/i.test(String(await page.locator('#sign-in-problem').textContent())), 'it is told')
+    await field.fill(recoveryCode ?? '')
+    await page.getByRole('button', { name: 'Sign in' }).click()
     await page.getByText('Live, 1 instance').waitFor()
   })
 

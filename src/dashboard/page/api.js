@@ -39,16 +39,22 @@ const keep = ({ access_token: access, refresh_token: refresh, expires_in: second
 const renewRetryMs = 5_000
 
 const renew = async () => {
-  const { refresh } = session
+  const given = session
+  const isCurrent = () => session === given
   try {
-    keep((await send('POST', '/auth/refresh', { refresh_token: refresh }, null)).answer)
+    const { answer } = await send('POST', '/auth/refresh', { refresh_token: given.refresh }, null)
+    if (isCurrent()) keep(answer)
   } catch (error) {
+    if (!isCurrent()) return
     if (error instanceof Problem && error.status < 500) document.dispatchEvent(new Event('signed-out'))
     else renewal = setTimeout(renew, renewRetryMs)
   }
 }
 
-/** Resolves to a function that takes the code of a second factor, where the account has one. */
+/** What a person types as a second factor: six digits of an app, or else a recovery code. */
+const factorOf = (text) => (/^\d{6}$/.test(text) ? { code: text } : { recovery_code: text })
+
+/** Resolves to a function that takes a second factor, where the account has one. */
 export const signIn = async (email, password) => {
   session = undefined
   const { status, answer } = await send('POST', '/auth/login', { email, password })
@@ -57,16 +63,19 @@ export const signIn = async (email, password) => {
     return undefined
   }
   const { sign_in_token } = answer
-  return async (code) => keep((await send('POST', '/auth/login/second-factor', { sign_in_token, code })).answer)
+  return async (factor) =>
+    keep((await send('POST', '/auth/login/second-factor', { sign_in_token, ...factorOf(factor) })).answer)
 }
 
-export const reauthenticate = async (password, code) =>
-  keep((await send('POST', '/auth/reauthenticate', { password, ...(code && { code }) })).answer)
+export const reauthenticate = async (password, factor) =>
+  keep((await send('POST', '/auth/reauthenticate', { password, ...(factor && factorOf(factor)) })).answer)
 
+/** Forgets the session at once, and ends it. */
 export const signOut = async () => {
   clearTimeout(renewal)
-  await send('POST', '/auth/logout').catch(() => {})
+  const token = session?.access
   session = undefined
+  if (token !== undefined) await send('POST', '/auth/logout', undefined, token).catch(() => {})
 }
 
 export const get = async (path) => (await send('GET', path)).answer

@@ -38,8 +38,11 @@ export const createChart = (place, lines, format) => {
     [[], ...lines.map(() => [])],
     place,
   )
-  new ResizeObserver(() => plot.setSize(sizeOf())).observe(place)
-  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => plot.redraw())
+  const observer = new ResizeObserver(() => plot.setSize(sizeOf()))
+  observer.observe(place)
+  const scheme = matchMedia('(prefers-color-scheme: dark)')
+  const redraw = () => plot.redraw()
+  scheme.addEventListener('change', redraw)
   return {
     /** Shows these points: a time in seconds, and the values of all lines. */
     show: (points) =>
@@ -47,5 +50,10 @@ export const createChart = (place, lines, format) => {
         points.map(({ seconds }) => seconds),
         ...lines.map((_, at) => points.map(({ values }) => values[at])),
       ]),
+    remove: () => {
+      observer.disconnect()
+      scheme.removeEventListener('change', redraw)
+      plot.destroy()
+    },
   }
 }

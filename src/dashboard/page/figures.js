@@ -3,8 +3,8 @@ import { ago, count, h, ms, names, percent, rate } from './words.js'
 
 const at = (id) => document.getElementById(id)
 const put = (id, ...children) => at(id).replaceChildren(...children)
-/** One each two seconds, for an hour. */
-const maxPoints = 1_800
+/** One a second, for an hour. */
+const maxPoints = 3_600
 /** Lines of the audit log. */
 const maxEvents = 10
 
@@ -151,7 +151,7 @@ const showTiles = () => {
     tile('Without Postgres', percent(hitRate.value), `of ${count(tiers.decisions.total)} decisions`),
     tile('Stale facts', count(tiers.stale_facts), `of ${count(tiers.facts_compared)} compared`),
     tile('Revocation wait', ms(waits?.p99_ms), 'P99'),
-    tile('Event loop late', ms(loop?.p99_ms), 'P99'),
+    tile('Event-loop lag', ms(loop?.p99_ms), 'P99'),
   )
 }
 
@@ -185,7 +185,8 @@ const showCache = () => {
       ['Facts found in Redis', percent(l2_hit_rate)],
       ['Commands that Redis failed', count(l2_failures)],
       ['Made untrue by changes', count(memory.invalidated)],
-      ['Expired, evicted', `${count(memory.expired)}, ${count(memory.evicted)}`],
+      ['Expired', count(memory.expired)],
+      ['Evicted', count(memory.evicted)],
       ['Changes acknowledged', count(invalidations.acknowledged)],
       ['Waited for a silent instance', count(invalidations.lapsed)],
       ['Requests refused under load', count(shed)],
@@ -250,20 +251,38 @@ export const showHealth = ({ status, mode, components, instances }) => {
   if (at('notice').textContent !== notice.join(' ')) at('notice').textContent = notice.join(' ')
 }
 
-const showAdvice = () =>
+const showAdvice = () => {
+  at('advice-section').hidden = report.recommendations.length === 0
   put(
     'advice',
-    ...(report.recommendations.length === 0
-      ? [empty('Nothing to change.')]
-      : report.recommendations.map(({ message, setting }) =>
-          item(h('span', { class: 'grow' }, message), setting ? h('code', { class: 'tag' }, setting) : null),
-        )),
+    ...report.recommendations.map(({ message, setting }) =>
+      item(h('span', { class: 'grow' }, message), setting ? h('code', { class: 'tag' }, setting) : null),
+    ),
   )
+}
 
 export const showReport = (given) => {
   report = given
   remember()
   redraw()
+}
+
+/** Forgets all figures, for the next person at this screen. */
+export const clearFigures = () => {
+  report = undefined
+  waits = undefined
+  history.clear()
+  traffic.length = 0
+  for (const [name, chart] of Object.entries(charts)) {
+    chart.remove()
+    delete charts[name]
+    at(name).removeAttribute('aria-label')
+  }
+  at('targets').tBodies[0].replaceChildren()
+  const lists = ['latency-key', 'traffic-key', 'incidents', 'alerts', 'advice', 'audit', 'components']
+  for (const id of ['tiles', 'cache', 'resources', 'defence', 'blocks', 'notice', 'mode', ...lists]) put(id)
+  at('notice').hidden = true
+  document.title = 'Velro dashboard'
 }
 
 const redraw = () => {
@@ -302,7 +321,7 @@ export const showAudit = ({ items }) => {
   put(
     'audit',
     ...(events.length === 0
-      ? [empty('Nothing is recorded yet.')]
+      ? [empty(items.length === 0 ? 'Nothing is recorded yet.' : 'Lately only decisions that were allowed.')]
       : events.map(({ action, description, actor, count: times, at: time }) =>
           item(
             h(
@@ -316,6 +335,20 @@ export const showAudit = ({ items }) => {
         )),
   )
 }
+
+export const showAlerts = ({ items }) =>
+  put(
+    'alerts',
+    ...(items.length === 0
+      ? [empty('None is open.')]
+      : items.map(({ metric, severity, opened_at }) =>
+          item(
+            h('span', { class: `tag ${severity}` }, severity),
+            h('span', { class: 'grow' }, names[metric] ?? metric),
+            h('small', {}, ago(opened_at)),
+          ),
+        )),
+  )
 
 export const showMetrics = ({ bus, limits, audit, anomalies, breakers }) => {
   waits = bus.waits

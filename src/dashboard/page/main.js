@@ -1,5 +1,15 @@
 import { follow, get, Problem, put, reauthenticate, signIn, signOut } from './api.js'
-import { chooseWindow, showAudit, showBlocks, showHealth, showIncidents, showMetrics, showReport } from './figures.js'
+import {
+  chooseWindow,
+  clearFigures,
+  showAlerts,
+  showAudit,
+  showBlocks,
+  showHealth,
+  showIncidents,
+  showMetrics,
+  showReport,
+} from './figures.js'
 
 const at = (id) => document.getElementById(id)
 const listsEveryMs = 10_000
@@ -8,6 +18,7 @@ const retryMs = 1_500
 /** A stream that is silent for so long is lost. */
 const silentMs = 6_000
 
+const dialog = at('mode-dialog')
 let following
 let lists
 
@@ -19,38 +30,50 @@ const show = (isSignedIn) => {
 const tell = (state, text) => {
   const place = at('connection')
   place.className = `connection ${state}`
+  at('figures').classList.toggle('lost', state === 'lost')
   if (place.textContent !== text) place.textContent = text
 }
 
-const stop = () => {
+/** Ends the session, and leaves no figure for the next person at this screen. */
+const leave = (reason = '') => {
+  void signOut()
   following?.abort()
   following = undefined
   clearInterval(lists)
-}
-
-const leave = (reason = '') => {
-  stop()
+  dialog.close()
+  clearFigures()
   show(false)
+  askForCode(undefined)
   at('sign-in-problem').textContent = reason
   at('sign-in-form').elements.email.focus()
 }
 
-const isOver = (error) => error instanceof Problem && (error.status === 401 || error.status === 403)
+const noOperator = 'This account is no operator.'
+const ended = 'The session has ended. Sign in again.'
+const wordsOf = (error) => (error instanceof Problem ? error.message : 'The service cannot be reached.')
 
 const showLists = async () => {
+  const own = following
   try {
-    const [incidents, audit, blocks, metrics] = await Promise.all([
+    const [incidents, alerts, audit, blocks, metrics] = await Promise.all([
       get('/security/incidents?status=open&limit=8'),
+      get('/performance/alerts?status=open&limit=8'),
       get('/security/audit?limit=60'),
       get('/security/blocks?limit=100'),
       get('/performance/metrics'),
     ])
+    // Who has left sees no more of it.
+    if (own === undefined || own.signal.aborted) return
     showIncidents(incidents)
+    showAlerts(alerts)
     showAudit(audit)
     showBlocks(blocks)
     showMetrics(metrics)
+    at('lists-problem').hidden = true
   } catch (error) {
-    if (error instanceof Problem && error.status === 403) leave('This account is no operator.')
+    if (own === undefined || own.signal.aborted) return
+    if (error.code === 'access.admins_only') leave(noOperator)
+    else at('lists-problem').hidden = false
   }
 }
 
@@ -64,6 +87,7 @@ const followFigures = async () => {
     let silence = setTimeout(() => attempt.abort(), silentMs)
     try {
       await follow('/performance/stream', attempt.signal, (event, data) => {
+        if (own.signal.aborted) return
         clearTimeout(silence)
         silence = setTimeout(() => attempt.abort(), silentMs)
         if (event === 'report') showReport(data)
@@ -75,7 +99,7 @@ const followFigures = async () => {
       })
     } catch (error) {
       if (own.signal.aborted) return
-      if (error instanceof Problem && error.status === 403) return leave('This account is no operator.')
+      if (error.code === 'access.admins_only') return leave(noOperator)
     } finally {
       clearTimeout(silence)
     }
@@ -94,7 +118,18 @@ const enter = () => {
   lists = setInterval(showLists, listsEveryMs)
 }
 
+/** Takes the second factor of a sign-in that asks for one. */
 let useCode
+const askForCode = (use) => {
+  useCode = use
+  at('code-field').hidden = use === undefined
+  at('sign-in-form').elements.code.value = ''
+}
+
+at('sign-in-form').addEventListener('input', ({ target }) => {
+  // Another account: the code would be for the one before.
+  if (target.name !== 'code') askForCode(undefined)
+})
 at('sign-in-form').addEventListener('submit', async (event) => {
   event.preventDefault()
   const form = event.target
@@ -102,35 +137,24 @@ at('sign-in-form').addEventListener('submit', async (event) => {
   at('sign-in-problem').textContent = ''
   form.querySelector('button').disabled = true
   try {
-    if (useCode === undefined) useCode = await signIn(email.value, password.value)
-    else {
-      await useCode(code.value)
-      useCode = undefined
-    }
-    if (useCode === undefined) {
+    const use = useCode === undefined ? await signIn(email.value, password.value) : await useCode(code.value)
+    askForCode(use)
+    if (use === undefined) {
       form.reset()
-      at('code-field').hidden = true
       enter()
-    } else {
-      at('code-field').hidden = false
-      code.focus()
-    }
+    } else code.focus()
   } catch (error) {
-    if (error.code === 'identity.sign_in_expired') useCode = undefined
-    at('sign-in-problem').textContent = error instanceof Problem ? error.message : 'The service cannot be reached.'
+    if (error.code === 'identity.sign_in_expired') askForCode(undefined)
+    at('sign-in-problem').textContent = wordsOf(error)
   } finally {
     form.querySelector('button').disabled = false
   }
 })
 
-at('sign-out').addEventListener('click', async () => {
-  await signOut()
-  leave()
-})
-document.addEventListener('signed-out', () => leave('The session has ended. Sign in again.'))
+at('sign-out').addEventListener('click', () => leave())
+document.addEventListener('signed-out', () => leave(ended))
 at('windows').addEventListener('change', ({ target }) => chooseWindow(target.value))
 
-const dialog = at('mode-dialog')
 at('mode-button').addEventListener('click', () => {
   const form = at('mode-form')
   form.reset()
@@ -164,8 +188,9 @@ at('mode-form').addEventListener('submit', async (event) => {
     } else if (error.code === 'identity.second_factor_missing') {
       at('again-code-field').hidden = false
       code.focus()
-    } else if (isOver(error)) leave('The session has ended. Sign in again.')
-    else at('mode-problem').textContent = error instanceof Problem ? error.message : 'The service cannot be reached.'
+    } else if (error.code === 'access.admins_only') leave(noOperator)
+    else if (error.status === 401) leave(ended)
+    else at('mode-problem').textContent = wordsOf(error)
   } finally {
     at('mode-confirm').disabled = false
   }
