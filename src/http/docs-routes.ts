@@ -44,8 +44,9 @@ const page = `<!doctype html>
   </body>
 </html>`
 
+/** The token that somebody enters is kept until the page is closed, and not in localStorage. */
 const start = `SwaggerUIBundle({
-  url: '/docs/json', dom_id: '#swagger-ui', deepLinking: true, persistAuthorization: true,
+  url: '/docs/json', dom_id: '#swagger-ui', deepLinking: true, persistAuthorization: false,
   defaultModelsExpandDepth: 0, docExpansion: 'list', tryItOutEnabled: true, validatorUrl: null,
 })`
 

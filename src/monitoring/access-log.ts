@@ -17,7 +17,7 @@ type Settings = {
 }
 
 /**
- * The access log: one line a request, with the path of its route, never with the path of the request or an address.
+ * The access log: one line of level `info` a request, with the path of its route, never with the path of the request or an address.
  *
  * Guarantee: every 5xx is logged. Of the other requests one in `every` is, of refusals (4xx) ten times
  * as many and at most 10 lines a second; `omitted` counts the refusals since the last such line that have none. Cost of a request

@@ -1,19 +1,7 @@
 import type { TimedMetric } from './recorder.ts'
 
-/** Metrics whose P95 has a target. */
-export const targetMetrics = [
-  'authentication',
-  'registration',
-  'authorization',
-  'l1',
-  'l2',
-  'l3',
-  'database',
-  'api',
-] as const satisfies readonly TimedMetric[]
-export type TargetMetric = (typeof targetMetrics)[number]
-
-export const targetsMs: Readonly<Record<TargetMetric, number>> = {
+/** For the P95 of each metric that has a target. */
+export const targetsMs = {
   authentication: 50,
   registration: 150,
   authorization: 75,
@@ -22,7 +10,9 @@ export const targetsMs: Readonly<Record<TargetMetric, number>> = {
   l3: 100,
   database: 25,
   api: 100,
-}
+} as const satisfies Partial<Readonly<Record<TimedMetric, number>>>
+export type TargetMetric = keyof typeof targetsMs
+export const targetMetrics = Object.keys(targetsMs) as [TargetMetric, ...TargetMetric[]]
 
 /** Shares. The rate of hits is judged by that of misses. */
 export const shareMetrics = ['hit_rate', 'error_rate'] as const
